@@ -1,0 +1,1 @@
+//! Everything emulated. Knows no KVM and no VFIO.

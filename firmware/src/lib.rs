@@ -1,0 +1,1 @@
+//! What the firmware reads: OVMF images, the memory map, ACPI, SMBIOS and fw_cfg files. Pure: imports nothing of ours.

@@ -1,0 +1,3 @@
+//! `cargo lab`: see README.md.
+
+fn main() {}

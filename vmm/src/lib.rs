@@ -1,0 +1,1 @@
+//! The virtual machine monitor: machine, vCPUs, CPUID, memory, configuration and command line.
