@@ -4,3 +4,4 @@
 //! that waits for everything that is not a vCPU. What devices do lives in `devices`, what is assigned in `vfio`.
 
 pub mod kvm;
+pub mod machine;

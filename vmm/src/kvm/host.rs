@@ -40,7 +40,10 @@ pub(crate) fn refused(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) ->
 /// # Errors
 /// No `/dev/kvm`, no permission, or a capability is missing.
 pub fn open() -> Result<Kvm, HostError> {
-    let kvm = Kvm::new().map_err(|source| HostError::Open { hint: open_hint(source.errno()), source })?;
+    let kvm = Kvm::new().map_err(|source| HostError::Open {
+        hint: open_hint(source.errno()),
+        source,
+    })?;
     let needed = [
         (Cap::Irqchip, "in-kernel interrupt controllers (KVM_CAP_IRQCHIP)"),
         (Cap::UserMemory, "user memory slots (KVM_CAP_USER_MEMORY)"),
@@ -50,7 +53,10 @@ pub fn open() -> Result<Kvm, HostError> {
         (Cap::Ioeventfd, "ioeventfd (KVM_CAP_IOEVENTFD)"),
         (Cap::ImmediateExit, "immediate exits (KVM_CAP_IMMEDIATE_EXIT)"),
         (Cap::SetTssAddr, "a movable TSS (KVM_CAP_SET_TSS_ADDR)"),
-        (Cap::SetIdentityMapAddr, "a movable identity map (KVM_CAP_SET_IDENTITY_MAP_ADDR)"),
+        (
+            Cap::SetIdentityMapAddr,
+            "a movable identity map (KVM_CAP_SET_IDENTITY_MAP_ADDR)",
+        ),
         (Cap::Pit2, "an in-kernel timer (KVM_CAP_PIT2)"),
     ];
     for (cap, name) in needed {
@@ -80,11 +86,17 @@ fn open_hint(errno: i32) -> &'static str {
 pub fn create_vm(kvm: &Kvm, identity_map: u64, tss: u64) -> Result<Arc<VmFd>, HostError> {
     let vm = kvm.create_vm().map_err(refused("create a virtual machine"))?;
     // Both must come before the first vCPU, which is what allocates the pages.
-    vm.set_identity_map_address(identity_map).map_err(refused("place its identity map"))?;
-    vm.set_tss_address(usize::try_from(tss).unwrap_or(usize::MAX)).map_err(refused("place its TSS"))?;
-    vm.create_irq_chip().map_err(refused("create the interrupt controllers"))?;
+    vm.set_identity_map_address(identity_map)
+        .map_err(refused("place its identity map"))?;
+    vm.set_tss_address(usize::try_from(tss).unwrap_or(usize::MAX))
+        .map_err(refused("place its TSS"))?;
+    vm.create_irq_chip()
+        .map_err(refused("create the interrupt controllers"))?;
     // The dummy speaker answers port 0x61, which Linux's PIT calibration of the TSC reads.
-    let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+    let pit = kvm_pit_config {
+        flags: KVM_PIT_SPEAKER_DUMMY,
+        ..Default::default()
+    };
     vm.create_pit2(pit).map_err(refused("create the timer"))?;
     Ok(Arc::new(vm))
 }

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::{InterruptFabric, IrqLine, MsiMessage, MsiVector};
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+    KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
 };
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -57,9 +57,15 @@ impl KvmFabric {
     /// # Errors
     /// What KVM says.
     pub fn new(vm: Arc<VmFd>) -> io::Result<Self> {
-        let shared = Shared { vm, routes: Mutex::default(), lines: Mutex::default() };
+        let shared = Shared {
+            vm,
+            routes: Mutex::default(),
+            lines: Mutex::default(),
+        };
         shared.commit(&Routes::default())?;
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 }
 
@@ -82,7 +88,11 @@ impl Shared {
 }
 
 fn route(gsi: u32, kind: u32) -> kvm_irq_routing_entry {
-    kvm_irq_routing_entry { gsi, type_: kind, ..Default::default() }
+    kvm_irq_routing_entry {
+        gsi,
+        type_: kind,
+        ..Default::default()
+    }
 }
 
 fn chip_route(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
@@ -98,7 +108,11 @@ fn legacy_routes() -> Vec<kvm_irq_routing_entry> {
     for line in 0..16 {
         // Input 2 of the master takes the slave.
         if line != 2 {
-            let (chip, pin) = if line < 8 { (KVM_IRQCHIP_PIC_MASTER, line) } else { (KVM_IRQCHIP_PIC_SLAVE, line - 8) };
+            let (chip, pin) = if line < 8 {
+                (KVM_IRQCHIP_PIC_MASTER, line)
+            } else {
+                (KVM_IRQCHIP_PIC_SLAVE, line - 8)
+            };
             entries.push(chip_route(line, chip, pin));
         }
     }
@@ -131,15 +145,27 @@ impl InterruptFabric for KvmFabric {
             .find(|gsi| !routes.taken.contains(gsi))
             .ok_or_else(|| io::Error::other("all 4096 interrupt routes are taken"))?;
         routes.taken.insert(gsi);
-        Ok(Arc::new(KvmVector { shared: Arc::clone(&self.shared), gsi, event, routed: Mutex::new(None) }))
+        Ok(Arc::new(KvmVector {
+            shared: Arc::clone(&self.shared),
+            gsi,
+            event,
+            routed: Mutex::new(None),
+        }))
     }
 
     fn line(&self, gsi: u32) -> Arc<dyn IrqLine> {
-        Arc::new(KvmLine { shared: Arc::clone(&self.shared), gsi, asserted: AtomicBool::new(false) })
+        Arc::new(KvmLine {
+            shared: Arc::clone(&self.shared),
+            gsi,
+            asserted: AtomicBool::new(false),
+        })
     }
 
     fn connect_level(&self, gsi: u32, trigger: &EventFd, resample: &EventFd) -> io::Result<()> {
-        self.shared.vm.register_irqfd_with_resample(trigger, resample, gsi).map_err(os)
+        self.shared
+            .vm
+            .register_irqfd_with_resample(trigger, resample, gsi)
+            .map_err(os)
     }
 
     fn disconnect_level(&self, gsi: u32, trigger: &EventFd) -> io::Result<()> {
@@ -201,7 +227,10 @@ impl Drop for KvmVector {
 fn is_readable(event: &EventFd) -> bool {
     vmm_sys_util::poll::PollContext::<u32>::new()
         .and_then(|poll| poll.add(event, 0).map(|()| poll))
-        .and_then(|poll| poll.wait_timeout(std::time::Duration::ZERO).map(|events| events.iter_readable().count() > 0))
+        .and_then(|poll| {
+            poll.wait_timeout(std::time::Duration::ZERO)
+                .map(|events| events.iter_readable().count() > 0)
+        })
         .unwrap_or_else(|error| {
             tracing::debug!(fd = event.as_raw_fd(), %error, "cannot poll an interrupt event");
             false
@@ -224,7 +253,11 @@ impl IrqLine for KvmLine {
             return;
         }
         let count = lines.entry(self.gsi).or_default();
-        *count = if level { count.saturating_add(1) } else { count.saturating_sub(1) };
+        *count = if level {
+            count.saturating_add(1)
+        } else {
+            count.saturating_sub(1)
+        };
         let changed = if level { *count == 1 } else { *count == 0 };
         if changed && let Err(error) = self.shared.vm.set_irq_line(self.gsi, level) {
             tracing::debug!(gsi = self.gsi, level, %error, "KVM refused a line change");

@@ -72,7 +72,9 @@ impl Slots {
     pub fn with_ram(vm: Arc<VmFd>, ram: &GuestMemoryMmap) -> Result<Self, kvm_ioctls::Error> {
         let mut number = 0;
         for region in ram.iter() {
-            let hva = region.as_volatile_slice().map_or(0, |slice| slice.ptr_guard_mut().as_ptr() as u64);
+            let hva = region
+                .as_volatile_slice()
+                .map_or(0, |slice| slice.ptr_guard_mut().as_ptr() as u64);
             let slot = kvm_userspace_memory_region {
                 slot: number,
                 guest_phys_addr: region.start_addr().0,
@@ -84,14 +86,23 @@ impl Slots {
             unsafe { vm.set_user_memory_region(slot)? };
             number += 1;
         }
-        Ok(Self { vm, _ram: ram.clone(), first_free: number, devices: Vec::new() })
+        Ok(Self {
+            vm,
+            _ram: ram.clone(),
+            first_free: number,
+            devices: Vec::new(),
+        })
     }
 
     /// Removes every device slot that is not in `wanted`. Done before anything new is added: a BAR that moves onto another's old place
     /// must find it free.
     pub fn remove_all_but(&mut self, wanted: &[Slot]) {
         for index in 0..self.devices.len() {
-            let stale = self.devices.get(index).and_then(Option::as_ref).is_some_and(|slot| !wanted.iter().any(|want| want.same(slot)));
+            let stale = self
+                .devices
+                .get(index)
+                .and_then(Option::as_ref)
+                .is_some_and(|slot| !wanted.iter().any(|want| want.same(slot)));
             if stale {
                 self.remove(index);
             }
@@ -134,7 +145,9 @@ impl Slots {
     }
 
     fn remove(&mut self, index: usize) {
-        let Some(slot) = self.devices.get_mut(index).and_then(Option::take) else { return };
+        let Some(slot) = self.devices.get_mut(index).and_then(Option::take) else {
+            return;
+        };
         tracing::debug!(?slot, "memory slot removed");
         // A size of zero deletes the slot (Linux Documentation/virt/kvm/api.rst 4.35).
         if let Err(error) = self.set(index, slot.gpa, 0, slot.hva(), 0) {

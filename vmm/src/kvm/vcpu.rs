@@ -1,5 +1,8 @@
 //! One vCPU: from a KVM exit to an access of the buses, and back.
-#![expect(unsafe_code, reason = "the shared kvm_run page says what kvm-ioctls leaves out of its exits")]
+#![expect(
+    unsafe_code,
+    reason = "the shared kvm_run page says what kvm-ioctls leaves out of its exits"
+)]
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,8 +72,14 @@ impl Vcpu {
         let mut fd = vm.create_vcpu(u64::from(index)).map_err(refused("create a vCPU"))?;
         if enforce_pv {
             // Before CPUID is set: older kernels compute what to refuse from the CPUID of that moment.
-            let cap = kvm_enable_cap { cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID, args: [1, 0, 0, 0], ..Default::default() };
-            fd.enable_cap(&cap).map_err(refused("refuse paravirtual MSRs (KVM_CAP_ENFORCE_PV_FEATURE_CPUID, Linux 5.10)"))?;
+            let cap = kvm_enable_cap {
+                cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+                args: [1, 0, 0, 0],
+                ..Default::default()
+            };
+            fd.enable_cap(&cap).map_err(refused(
+                "refuse paravirtual MSRs (KVM_CAP_ENFORCE_PV_FEATURE_CPUID, Linux 5.10)",
+            ))?;
         }
         let entries = CpuId::from_entries(cpuid).map_err(|_| HostError::Lacks("room for the guest's CPUID leaves"))?;
         fd.set_cpuid2(&entries).map_err(refused("take the guest's CPUID"))?;
@@ -128,12 +137,14 @@ impl Vcpu {
 fn rare_exit(exit: Result<VcpuExit<'_>, kvm_ioctls::Error>, run: *const kvm_run) -> Step {
     match exit {
         Ok(VcpuExit::Shutdown) => Step::TripleFault,
-        Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_)) => Step::Handled(Effect::None),
+        Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_)) => {
+            Step::Handled(Effect::None)
+        }
         Ok(VcpuExit::InternalError) => Step::Failed(internal_error(run)),
         Ok(VcpuExit::MemoryFault { .. }) => Step::Vanished,
-        Ok(VcpuExit::FailEntry(reason, cpu)) => {
-            Step::Failed(format!("the processor refused to enter the guest (hardware reason {reason:#x} on host CPU {cpu})"))
-        }
+        Ok(VcpuExit::FailEntry(reason, cpu)) => Step::Failed(format!(
+            "the processor refused to enter the guest (hardware reason {reason:#x} on host CPU {cpu})"
+        )),
         Ok(other) => Step::Failed(format!("KVM stopped with an exit that is not handled: {other:?}")),
         Err(error) => match error.errno() {
             libc::EINTR | libc::EAGAIN => Step::Interrupted,
@@ -152,7 +163,12 @@ fn io_width(run: *const kvm_run) -> usize {
 
 fn internal_error(run: *const kvm_run) -> String {
     // SAFETY: as above; after this exit the kernel has filled the `internal` member.
-    let (suberror, data) = unsafe { ((*run).__bindgen_anon_1.internal.suberror, (*run).__bindgen_anon_1.internal.data) };
+    let (suberror, data) = unsafe {
+        (
+            (*run).__bindgen_anon_1.internal.suberror,
+            (*run).__bindgen_anon_1.internal.data,
+        )
+    };
     let kind = match suberror {
         1 => "an instruction it cannot emulate",
         2 => "an exception while delivering another",
@@ -160,7 +176,10 @@ fn internal_error(run: *const kvm_run) -> String {
         4 => "an unexpected exit reason",
         _ => "an internal error",
     };
-    format!("KVM met {kind} (KVM_EXIT_INTERNAL_ERROR, suberror {suberror}, data {:#x} {:#x})", data[0], data[1])
+    format!(
+        "KVM met {kind} (KVM_EXIT_INTERNAL_ERROR, suberror {suberror}, data {:#x} {:#x})",
+        data[0], data[1]
+    )
 }
 
 /// The CPUID leaves that KVM can give a guest on this host.
@@ -168,7 +187,9 @@ fn internal_error(run: *const kvm_run) -> String {
 /// # Errors
 /// What KVM says.
 pub fn supported_cpuid(kvm: &Kvm) -> Result<Vec<kvm_cpuid_entry2>, HostError> {
-    let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).map_err(refused("say what CPUID it supports"))?;
+    let cpuid = kvm
+        .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+        .map_err(refused("say what CPUID it supports"))?;
     Ok(cpuid.as_slice().to_vec())
 }
 
