@@ -1,9 +1,26 @@
 //! An owned mapping of host memory: a BAR of a device, a flash image, guest RAM.
 #![expect(unsafe_code, reason = "mmap, munmap and volatile copies have no safe form")]
 
+use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr;
+
+/// An empty file in memory, closed on exec, which `name` shows in `/proc/PID/maps`.
+///
+/// # Errors
+/// What `memfd_create` says.
+pub fn memory_file(name: &str) -> io::Result<File> {
+    let name = CString::new(name)?;
+    // SAFETY: the name is a valid C string for the time of the call.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
 
 /// A mapping that is unmapped when dropped.
 ///

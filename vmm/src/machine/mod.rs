@@ -2,4 +2,5 @@
 
 pub mod address_space;
 pub mod control;
+pub mod ram;
 pub mod vcpus;
