@@ -18,7 +18,10 @@ pub struct OnReadable {
 
 impl fmt::Debug for OnReadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnReadable").field("name", &self.name).field("fd", &self.file.as_raw_fd()).finish_non_exhaustive()
+        f.debug_struct("OnReadable")
+            .field("name", &self.name)
+            .field("fd", &self.file.as_raw_fd())
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,12 +65,23 @@ impl EventLoop {
     /// # Errors
     /// No epoll could be made.
     pub fn new() -> Result<Self, event_manager::Error> {
-        Ok(Self { manager: EventManager::new()? })
+        Ok(Self {
+            manager: EventManager::new()?,
+        })
     }
 
     /// Waits for `file` from now on. `callback` must drain it, and returns whether to go on waiting for it.
-    pub fn on_readable(&mut self, name: &'static str, file: impl AsRawFd + 'static, callback: impl FnMut() -> bool + 'static) {
-        self.manager.add_subscriber(OnReadable { name, file: Box::new(file), callback: Box::new(callback) });
+    pub fn on_readable(
+        &mut self,
+        name: &'static str,
+        file: impl AsRawFd + 'static,
+        callback: impl FnMut() -> bool + 'static,
+    ) {
+        self.manager.add_subscriber(OnReadable {
+            name,
+            file: Box::new(file),
+            callback: Box::new(callback),
+        });
     }
 
     /// Waits for events and handles those that came.

@@ -53,20 +53,32 @@ pub fn allocate(split: &RamSplit) -> Result<GuestMemoryMmap, RamError> {
         }
     }
     let size = split.low + split.high;
-    GuestMemoryMmap::from_regions(regions).map_err(|source| RamError::Map { size, source: Box::new(source) })
+    GuestMemoryMmap::from_regions(regions).map_err(|source| RamError::Map {
+        size,
+        source: Box::new(source),
+    })
 }
 
 fn region(base: u64, size: u64) -> Result<GuestRegionMmap, RamError> {
     let file = memory_file(size).map_err(|source| RamError::File { size, source })?;
-    let len = usize::try_from(size).map_err(|error| RamError::Map { size, source: Box::new(error) })?;
+    let len = usize::try_from(size).map_err(|error| RamError::Map {
+        size,
+        source: Box::new(error),
+    })?;
     let mapping = MmapRegionBuilder::new(len)
         .with_file_offset(FileOffset::new(file, 0))
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         // Without a reservation, RAM that the guest never touches costs nothing, however much is configured.
         .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
         .build()
-        .map_err(|source| RamError::Map { size, source: Box::new(source) })?;
-    GuestRegionMmap::new(mapping, GuestAddress(base)).ok_or_else(|| RamError::Map { size, source: "address space wraps".into() })
+        .map_err(|source| RamError::Map {
+            size,
+            source: Box::new(source),
+        })?;
+    GuestRegionMmap::new(mapping, GuestAddress(base)).ok_or_else(|| RamError::Map {
+        size,
+        source: "address space wraps".into(),
+    })
 }
 
 fn memory_file(size: u64) -> io::Result<File> {
@@ -82,7 +94,9 @@ pub fn ranges(memory: &GuestMemoryMmap) -> Vec<RamRange> {
         .map(|region| RamRange {
             gpa: region.start_addr().0,
             size: region.len(),
-            hva: region.as_volatile_slice().map_or(0, |slice| slice.ptr_guard().as_ptr() as u64),
+            hva: region
+                .as_volatile_slice()
+                .map_or(0, |slice| slice.ptr_guard().as_ptr() as u64),
         })
         .collect()
 }
