@@ -5,7 +5,9 @@
 
 pub mod bus;
 pub mod clock;
+pub mod flash;
 pub mod interrupt;
+mod lock;
 pub mod mapping;
 pub mod pci;
 pub mod region;
