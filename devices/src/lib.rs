@@ -6,6 +6,7 @@
 pub mod bus;
 pub mod clock;
 pub mod flash;
+pub mod fw_cfg;
 pub mod interrupt;
 mod lock;
 pub mod mapping;
