@@ -12,6 +12,7 @@ mod lock;
 pub mod mapping;
 pub mod pci;
 pub mod region;
+pub mod serial;
 
 pub use bus::{Bus, BusDevice, Effect};
 pub use interrupt::{InterruptFabric, IrqLine, MsiMessage, MsiVector};
