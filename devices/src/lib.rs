@@ -5,10 +5,14 @@
 
 pub mod bus;
 pub mod clock;
+pub mod flash;
+pub mod fw_cfg;
 pub mod interrupt;
+mod lock;
 pub mod mapping;
 pub mod pci;
 pub mod region;
+pub mod serial;
 
 pub use bus::{Bus, BusDevice, Effect};
 pub use interrupt::{InterruptFabric, IrqLine, MsiMessage, MsiVector};

@@ -5,10 +5,12 @@
 
 pub mod acpi;
 pub mod e820;
+pub mod ovmf;
 pub mod table_loader;
 
 pub use acpi::{AcpiError, AcpiTables, CpuEntry, Ecam, OemIds, Platform, PortRange};
 pub use e820::{E820Entry, E820Kind, RamSplit};
+pub use ovmf::{FirmwareImage, FirmwareSearch, FlashLayout, LoadedFirmware, OvmfError};
 
 /// A range of guest physical addresses, `[base, base + size)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
