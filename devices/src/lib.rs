@@ -4,11 +4,13 @@
 //! device. Nothing in this crate knows KVM or VFIO, so all of it is tested without either.
 
 pub mod bus;
+pub mod chipset;
 pub mod clock;
 pub mod interrupt;
 pub mod mapping;
 pub mod pci;
 pub mod region;
+mod sync;
 
 pub use bus::{Bus, BusDevice, Effect};
 pub use interrupt::{InterruptFabric, IrqLine, MsiMessage, MsiVector};
