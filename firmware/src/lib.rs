@@ -4,8 +4,12 @@
 //! the only input from outside is the firmware images and their descriptors, read in [`ovmf`].
 
 pub mod acpi;
+pub mod bootorder;
 pub mod e820;
+pub mod fw_cfg_files;
+pub mod mmio64;
 pub mod ovmf;
+pub mod smbios;
 pub mod table_loader;
 
 pub use acpi::{AcpiError, AcpiTables, CpuEntry, Ecam, OemIds, Platform, PortRange};
