@@ -6,56 +6,20 @@
 
 use std::collections::BTreeSet;
 
-/// Registers of a type 0 header (§7.5.1) and of the capabilities this crate looks into.
-pub mod reg {
-    /// Command, 16 bits (§7.5.1.1.3).
-    pub const COMMAND: u16 = 0x04;
-    /// Status, 16 bits (§7.5.1.1.4).
-    pub const STATUS: u16 = 0x06;
-    /// Revision and class code (§7.5.1.1.5–6).
-    pub const REVISION: u16 = 0x08;
-    /// Header type (§7.5.1.1.9).
-    pub const HEADER_TYPE: u16 = 0x0e;
-    /// First of six BARs (§7.5.1.2.1).
-    pub const BAR0: u16 = 0x10;
-    /// Expansion ROM BAR (§7.5.1.2.4).
-    pub const ROM: u16 = 0x30;
-    /// Capabilities pointer (§7.5.1.1.11).
-    pub const CAP_POINTER: u16 = 0x34;
-    /// Interrupt pin (§7.5.1.1.13).
-    pub const INTERRUPT_PIN: u16 = 0x3d;
-    /// Where extended capabilities begin (§7.6).
-    pub const EXTENDED: u16 = 0x100;
-}
+use devices::pci::spec;
 
-/// Capability IDs (PCI Code and ID Assignment 1.11 §2 and §3).
-pub mod cap {
-    /// Power management.
-    pub const PM: u8 = 0x01;
-    /// MSI.
-    pub const MSI: u8 = 0x05;
-    /// PCI Express.
-    pub const EXPRESS: u8 = 0x10;
-    /// MSI-X.
-    pub const MSIX: u8 = 0x11;
-    /// Advanced features (function level reset of conventional functions).
-    pub const AF: u8 = 0x13;
-    /// Extended: alternative routing-ID.
-    pub const EXT_ARI: u16 = 0x0e;
-    /// Extended: single root I/O virtualisation.
-    pub const EXT_SRIOV: u16 = 0x10;
-    /// Extended: resizable BAR.
-    pub const EXT_REBAR: u16 = 0x15;
-}
+/// Extended capability: alternative routing-ID (PCI Code and ID Assignment 1.11 §3).
+pub const EXT_ARI: u16 = 0x0e;
+/// Extended capability: single root I/O virtualisation.
+pub const EXT_SRIOV: u16 = 0x10;
+/// Extended capability: resizable BAR.
+pub const EXT_REBAR: u16 = 0x15;
 
 /// Extended capabilities the guest must not see.
 ///
 /// SR-IOV: firmware would size the virtual functions' BARs, which are not there. ARI: its next-function number is that
 /// of the host's bus. Resizable BAR: its control register would resize the host's BAR under the mapping.
-pub const HIDDEN_EXTENDED: [u16; 3] = [cap::EXT_SRIOV, cap::EXT_ARI, cap::EXT_REBAR];
-
-/// Status bit 4: there is a capability list (§7.5.1.1.4).
-const STATUS_CAP_LIST: u16 = 1 << 4;
+pub const HIDDEN_EXTENDED: [u16; 3] = [EXT_SRIOV, EXT_ARI, EXT_REBAR];
 
 /// A capability and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,18 +65,13 @@ impl MsiLayout {
     }
 
     /// Length of the capability: 10, 14, 20 or 24 bytes.
-    pub fn len(&self) -> u16 {
+    pub fn length(&self) -> u16 {
         match (self.wide(), self.maskable()) {
             (false, false) => 10,
             (true, false) => 14,
             (false, true) => 20,
             (true, true) => 24,
         }
-    }
-
-    /// Never: a capability has bytes.
-    pub fn is_empty(&self) -> bool {
-        false
     }
 }
 
@@ -286,7 +245,7 @@ pub fn discover(config: Config<'_>) -> Result<Layout, DiscoverError> {
     if config.len() < 0x40 || config.u16(0) == 0xffff {
         return Err(DiscoverError::Absent);
     }
-    let header_type = config.u8(reg::HEADER_TYPE) & 0x7f;
+    let header_type = config.u8(spec::HEADER_TYPE) & 0x7f;
     if header_type != 0 {
         return Err(DiscoverError::HeaderType(header_type));
     }
@@ -295,15 +254,15 @@ pub fn discover(config: Config<'_>) -> Result<Layout, DiscoverError> {
     Ok(Layout {
         vendor: config.u16(0x00),
         device: config.u16(0x02),
-        class: config.u32(reg::REVISION) >> 8,
+        class: config.u32(spec::REVISION) >> 8,
         size: config.len(),
-        interrupt_pin: config.u8(reg::INTERRUPT_PIN),
+        interrupt_pin: config.u8(spec::INTERRUPT_PIN),
         extended: extended_chain(config),
-        msi: first(cap::MSI).and_then(|capability| msi(config, capability)),
-        msix: first(cap::MSIX).and_then(|capability| msix(config, capability)),
-        express: first(cap::EXPRESS).and_then(|capability| express(config, capability)),
-        power: first(cap::PM).and_then(|capability| power(config, capability)),
-        af_flr: first(cap::AF).is_some_and(|capability| {
+        msi: first(spec::CAP_MSI).and_then(|capability| msi(config, capability)),
+        msix: first(spec::CAP_MSIX).and_then(|capability| msix(config, capability)),
+        express: first(spec::CAP_EXPRESS).and_then(|capability| express(config, capability)),
+        power: first(spec::CAP_PM).and_then(|capability| power(config, capability)),
+        af_flr: first(spec::CAP_AF).is_some_and(|capability| {
             // AF capabilities, bit 1: FLR; the capability is 6 bytes long.
             capability.room >= 6 && config.u8(capability.offset + 3) & 2 != 0
         }),
@@ -313,20 +272,25 @@ pub fn discover(config: Config<'_>) -> Result<Layout, DiscoverError> {
 
 fn standard_chain(config: Config<'_>) -> Vec<Capability> {
     let mut found = Vec::new();
-    if config.u16(reg::STATUS) & STATUS_CAP_LIST == 0 {
+    if config.u16(spec::STATUS) & spec::STATUS_CAPABILITIES == 0 {
         return found;
     }
     let end = config.len().min(0x100);
     let mut seen = BTreeSet::new();
     // The two low bits of a pointer are reserved and masked (§7.5.1.1.11).
-    let mut next = u16::from(config.u8(reg::CAP_POINTER) & 0xfc);
+    let mut next = u16::from(config.u8(spec::CAPABILITIES) & 0xfc);
     // A capability lies past the header; a pointer back to one already seen closes a loop.
     while (0x40..end).contains(&next) && seen.insert(next) {
         let id = config.u8(next);
         if id == 0xff {
             break;
         }
-        found.push(Capability { id: id.into(), version: 0, offset: next, room: 0 });
+        found.push(Capability {
+            id: id.into(),
+            version: 0,
+            offset: next,
+            room: 0,
+        });
         next = u16::from(config.u8(next + 1) & 0xfc);
     }
     give_room(&mut found, end);
@@ -336,8 +300,8 @@ fn standard_chain(config: Config<'_>) -> Vec<Capability> {
 fn extended_chain(config: Config<'_>) -> Vec<Capability> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    let mut next = reg::EXTENDED;
-    while (reg::EXTENDED..config.len().saturating_sub(3)).contains(&next) && seen.insert(next) {
+    let mut next = spec::EXTENDED_CAPABILITIES;
+    while (spec::EXTENDED_CAPABILITIES..config.len().saturating_sub(3)).contains(&next) && seen.insert(next) {
         let header = config.u32(next);
         // An absent list is an ID of 0 or, on a bus that does not answer, all ones (§7.6.3).
         if header == 0 || header == u32::MAX {
@@ -366,8 +330,11 @@ fn give_room(capabilities: &mut [Capability], end: u16) {
 
 fn msi(config: Config<'_>, capability: &Capability) -> Option<MsiLayout> {
     // Message control without enable (bit 0) and multiple message enable (bits 6:4).
-    let layout = MsiLayout { offset: capability.offset, control: config.u16(capability.offset + 2) & !0x71 };
-    (capability.room >= layout.len()).then_some(layout)
+    let layout = MsiLayout {
+        offset: capability.offset,
+        control: config.u16(capability.offset + 2) & !0x71,
+    };
+    (capability.room >= layout.length()).then_some(layout)
 }
 
 fn msix(config: Config<'_>, capability: &Capability) -> Option<MsixLayout> {

@@ -3,8 +3,12 @@
 //! interrupts and resets live here. Nothing here knows KVM beyond the handle that pairs it with VFIO, and nothing here
 //! emulates a device.
 
+pub mod discover;
 pub mod host;
 pub mod selection;
 
 pub use host::{Bdf, HostFunction, MemoryLock, Sysfs};
 pub use selection::{Selection, SelectionError};
+
+#[cfg(test)]
+mod fixtures;
