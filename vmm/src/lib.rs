@@ -1,1 +1,3 @@
 //! The virtual machine monitor: machine, vCPUs, CPUID, memory, configuration and command line.
+
+pub mod kvm;

@@ -1,0 +1,4 @@
+//! What the machine asks of KVM.
+
+pub mod cpuid;
+pub mod topology;
