@@ -1,3 +1,4 @@
 //! The virtual machine monitor: machine, vCPUs, CPUID, memory, configuration and command line.
 
+pub mod config;
 pub mod kvm;
