@@ -5,8 +5,8 @@
 use std::sync::{Arc, Mutex};
 
 use super::pm::{self, PowerManagement};
-use crate::pci::{ByteEnables, ConfigSpace, Identity, PciFunction};
 use crate::lock::lock;
+use crate::pci::{ByteEnables, ConfigSpace, Identity, PciFunction};
 use crate::{Backing, BusDevice, Effect, Region, Space};
 
 /// OVMF finds serial ports and keyboard by this class (edk2 OvmfPkg/Library/PlatformBootManagerLib).
