@@ -9,6 +9,7 @@ pub mod interrupt;
 pub mod mapping;
 pub mod pci;
 pub mod region;
+pub mod virtio;
 
 pub use bus::{Bus, BusDevice, Effect};
 pub use interrupt::{InterruptFabric, IrqLine, MsiMessage, MsiVector};
