@@ -4,6 +4,7 @@
 //! [`Activation`] once the driver is ready and which never outlives a reset: after [`VirtioDevice::reset`] returns, nothing touches
 //! guest memory.
 
+pub mod block;
 pub mod pci;
 mod queue;
 pub mod spec;
