@@ -14,6 +14,7 @@ pub mod mapping;
 pub mod pci;
 pub mod region;
 pub mod serial;
+pub mod virtio;
 
 pub use bus::{Bus, BusDevice, Effect};
 pub use interrupt::{InterruptFabric, IrqLine, MsiMessage, MsiVector};
