@@ -4,6 +4,7 @@
 //! device. Nothing in this crate knows KVM or VFIO, so all of it is tested without either.
 
 pub mod bus;
+pub mod chipset;
 pub mod clock;
 pub mod flash;
 pub mod fw_cfg;
