@@ -10,8 +10,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 pub use items::{FileContent, FwCfgError, FwCfgItems, Generator, key};
 
+use crate::chipset::ports::ports;
 use crate::lock::lock;
-use crate::{Backing, BusDevice, Effect, Region, Space};
+use crate::{BusDevice, Effect, Region};
 use items::Store;
 
 /// First of the ports.
@@ -104,15 +105,7 @@ impl FwCfg {
 
     /// Appends the ports.
     pub fn regions(self: &Arc<Self>, regions: &mut Vec<Region>) {
-        regions.push(Region {
-            space: Space::Port,
-            base: u64::from(PORT_BASE),
-            size: u64::from(PORT_COUNT),
-            backing: Backing::Device {
-                device: Arc::<Self>::clone(self),
-                offset: 0,
-            },
-        });
+        regions.push(ports(PORT_BASE, u64::from(PORT_COUNT), Arc::<Self>::clone(self)));
     }
 
     /// What a file holds at this moment, the guest's writes included. Generates a lazy file if the guest has not read it yet.

@@ -12,8 +12,9 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 pub use outlet::Outlet;
 
+use crate::chipset::ports::ports;
 use crate::lock::lock;
-use crate::{Backing, BusDevice, Effect, IrqLine, Region, Space};
+use crate::{BusDevice, Effect, IrqLine, Region};
 
 /// Ports of one 16550.
 pub const PORT_COUNT: u64 = 8;
@@ -85,15 +86,7 @@ impl SerialPort {
 
     /// Appends the ports.
     pub fn regions(self: &Arc<Self>, regions: &mut Vec<Region>) {
-        regions.push(Region {
-            space: Space::Port,
-            base: u64::from(self.base),
-            size: PORT_COUNT,
-            backing: Backing::Device {
-                device: Arc::<Self>::clone(self),
-                offset: 0,
-            },
-        });
+        regions.push(ports(self.base, PORT_COUNT, Arc::<Self>::clone(self)));
     }
 
     /// Hands input to the guest, as much as the receive FIFO takes, and returns how many bytes those are.
