@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use devices::pci::{ByteEnables, PciFunction, spec};
 use devices::{BusDevice, Effect, InterruptFabric, Region};
+use vfio_bindings::bindings::vfio::VFIO_PCI_INTX_IRQ_INDEX;
 
 use crate::assignment::{OpenFunction, Placement};
 use crate::bar::AssignedBar;
@@ -83,7 +84,7 @@ impl VfioPciDevice {
         let rom = Rom::new(io.as_ref(), placement.rom);
         let gsi = placement
             .intx_gsi
-            .filter(|_| layout.interrupt_pin != 0 && io.irq(0).count > 0);
+            .filter(|_| layout.interrupt_pin != 0 && io.irq(VFIO_PCI_INTX_IRQ_INDEX).count > 0);
         let view = View {
             multifunction: placement.multifunction,
             intx: gsi.is_some(),
