@@ -371,4 +371,4 @@ fn power(config: Config<'_>, capability: &Capability) -> Option<PowerLayout> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
