@@ -12,7 +12,8 @@ use firmware::mmio64::Mmio64Error;
 use firmware::ovmf::OvmfError;
 use firmware::smbios::SmbiosError;
 use thiserror::Error;
-use vfio::{AssignError, BdfParseError, DmaError, LimitError, SelectionError, SysfsError};
+use vfio::host::{LimitError, SysfsError};
+use vfio::{AssignError, DmaError, SelectionError};
 
 use super::ram::RamError;
 use crate::boot;
@@ -47,8 +48,6 @@ pub enum Error {
     Kernel(#[from] boot::Error),
     #[error(transparent)]
     Disk(#[from] DiskError),
-    #[error(transparent)]
-    Bdf(#[from] BdfParseError),
     #[error(transparent)]
     Selection(#[from] SelectionError),
     #[error(transparent)]
@@ -95,7 +94,6 @@ impl Error {
         match self {
             Error::Firmware(_)
             | Error::Kernel(_)
-            | Error::Bdf(_)
             | Error::TooMany { .. }
             | Error::PhysBits { .. }
             | Error::Window(_)

@@ -40,5 +40,7 @@ pub const PCI32_END: u64 = 0xfc00_0000;
 pub const CHIPSET: AddressRange = AddressRange::new(0xfec0_0000, 0x0140_0000);
 /// Where a kernel booted without firmware finds the ECAM window; OVMF programs its own choice.
 pub const DIRECT_ECAM: u64 = 0xe000_0000;
+/// Below this lies no flash: the largest is 8 MiB.
+pub const FLASH_FLOOR: u64 = (1 << 32) - (8 << 20);
 /// Its size: 256 buses of 1 MiB.
 pub const DIRECT_ECAM_SIZE: u64 = 256 << 20;

@@ -145,8 +145,7 @@ fn select(config: &RunConfig) -> Result<Option<Selection>, Error> {
     if config.devices.is_empty() {
         return Ok(None);
     }
-    let named: Vec<Bdf> =
-        config.devices.iter().map(|device| device.address.to_string().parse()).collect::<Result<_, _>>()?;
+    let named: Vec<Bdf> = config.devices.iter().map(|device| device.address).collect();
     Ok(Some(Selection::new(&Sysfs::host(), &named)?))
 }
 
