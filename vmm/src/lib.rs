@@ -3,6 +3,7 @@
 //! `kvm` is the only module that talks to KVM, `machine` builds a computer out of the other crates and runs it, `event` is the loop
 //! that waits for everything that is not a vCPU. What devices do lives in `devices`, what is assigned in `vfio`.
 
+pub mod boot;
 pub mod config;
 pub mod event;
 pub mod kvm;
