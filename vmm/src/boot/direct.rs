@@ -44,6 +44,12 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl DirectKernel {
+    /// The kernel's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens the files and looks at what is in them. What kind of kernel it is, its content decides.
     ///
     /// # Errors

@@ -36,7 +36,10 @@ pub struct BoardOptions {
 
 impl std::fmt::Debug for BoardOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BoardOptions").field("preset", &self.preset).field("ram", &self.ram).finish_non_exhaustive()
+        f.debug_struct("BoardOptions")
+            .field("preset", &self.preset)
+            .field("ram", &self.ram)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,10 +71,25 @@ impl Board {
     /// The host has no event or thread left.
     pub fn new(options: BoardOptions, fabric: &dyn InterruptFabric) -> io::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::<HostClock>::default();
-        let pm_config = PmConfig { sci_enabled_at_reset: options.preset, ..PmConfig::default() };
-        let pm = Arc::new(PowerManagement::new(pm_config, Arc::clone(&clock), fabric.line(SCI_GSI)));
-        let lpc = if options.preset { LpcBridge::preset(Arc::clone(&pm)) } else { LpcBridge::new(Arc::clone(&pm)) };
-        let host_bridge = if options.preset { HostBridge::with_ecam_at(DIRECT_ECAM) } else { HostBridge::new() };
+        let pm_config = PmConfig {
+            sci_enabled_at_reset: options.preset,
+            ..PmConfig::default()
+        };
+        let pm = Arc::new(PowerManagement::new(
+            pm_config,
+            Arc::clone(&clock),
+            fabric.line(SCI_GSI),
+        ));
+        let lpc = if options.preset {
+            LpcBridge::preset(Arc::clone(&pm))
+        } else {
+            LpcBridge::new(Arc::clone(&pm))
+        };
+        let host_bridge = if options.preset {
+            HostBridge::with_ecam_at(DIRECT_ECAM)
+        } else {
+            HostBridge::new()
+        };
         let rtc_options = RtcOptions {
             ram_below_4g: options.ram.low,
             ram_above_4g: options.ram.high,
@@ -95,7 +113,13 @@ impl Board {
     pub fn assemble(self, topology: Arc<PciTopology>, firmware: Option<FirmwareParts>) -> Chipset {
         let config_ports = ConfigPorts::new(Arc::clone(&topology), Arc::clone(&self.reset_control) as _);
         let ecam = Ecam::new(Arc::clone(&topology), Arc::clone(&self.host_bridge));
-        Chipset { config_ports: Arc::new(config_ports), ecam: Arc::new(ecam), board: self, topology, firmware }
+        Chipset {
+            config_ports: Arc::new(config_ports),
+            ecam: Arc::new(ecam),
+            board: self,
+            topology,
+            firmware,
+        }
     }
 }
 

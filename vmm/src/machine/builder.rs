@@ -105,13 +105,23 @@ pub fn build(plan: Plan) -> Result<Machine, Error> {
         }
     };
     let chipset = Arc::new(board.assemble(topology, firmware));
-    let kvm_slots = Slots::with_ram(Arc::clone(&plan.vm), &ram.memory)
-        .map_err(|source| Error::KvmCall { what: "the guest's memory", source })?;
+    let kvm_slots = Slots::with_ram(Arc::clone(&plan.vm), &ram.memory).map_err(|source| Error::KvmCall {
+        what: "the guest's memory",
+        source,
+    })?;
     let space = address_space(&plan.vm, kvm_slots, &chipset, &ram);
     let power_on = PowerOn::new(&plan.kvm, plan.vm, &vcpus, direct, ram)?;
     let control = Arc::new(Control::new().map_err(system("make an event"))?);
     let vcpus = Vcpus::start(vcpus, &space, Arc::clone(&control)).map_err(system("start the vCPU threads"))?;
-    Ok(Machine { vcpus, control, power_on, space, chipset, devices, dma })
+    Ok(Machine {
+        vcpus,
+        control,
+        power_on,
+        space,
+        chipset,
+        devices,
+        dma,
+    })
 }
 
 fn board_options(plan: &Plan) -> Result<BoardOptions, Error> {
@@ -129,11 +139,20 @@ fn board_options(plan: &Plan) -> Result<BoardOptions, Error> {
         RtcBase::Utc => 0,
         RtcBase::Localtime => identity::local_offset_s(),
     };
-    Ok(BoardOptions { preset: matches!(plan.boot, BootPlan::Kernel(_)), ram: plan.ram, utc_offset_s, serial, debug })
+    Ok(BoardOptions {
+        preset: matches!(plan.boot, BootPlan::Kernel(_)),
+        ram: plan.ram,
+        utc_offset_s,
+        serial,
+        debug,
+    })
 }
 
 fn create(path: &std::path::Path) -> Result<File, Error> {
-    File::create(path).map_err(|source| Error::Output { path: path.to_owned(), source })
+    File::create(path).map_err(|source| Error::Output {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn make_vcpus(plan: &Plan) -> Result<Vec<Vcpu>, Error> {
@@ -166,7 +185,10 @@ impl Populated {
         let mut topology = PciTopology::new();
         topology.add(HOST_BRIDGE, Arc::clone(&board.host_bridge) as _)?;
         topology.add(LPC, Arc::clone(&board.lpc) as _)?;
-        Ok(Self { topology, ports: Vec::new() })
+        Ok(Self {
+            topology,
+            ports: Vec::new(),
+        })
     }
 
     fn add_disks(&mut self, plan: &Plan, ram: &GuestRam, fabric: &dyn InterruptFabric) -> Result<(), Error> {
@@ -174,7 +196,7 @@ impl Populated {
             let placement = DiskPlacement {
                 requester: u16::from(device) << 3,
                 pin: 1,
-                line: fabric.line(intx_gsi(u32::from(device), 0)),
+                line: fabric.line(intx_gsi(device, 0)),
                 multifunction: false,
             };
             let function = VirtioPci::new(Arc::clone(block) as _, ram.memory.clone(), fabric, placement)
@@ -219,7 +241,8 @@ impl Populated {
                 self.topology.add_port(port, Arc::clone(&root_port))?;
                 self.ports.push(root_port);
             }
-            self.topology.add_behind(port, place.function, Arc::clone(device) as _)?;
+            self.topology
+                .add_behind(port, place.function, Arc::clone(device) as _)?;
         }
         Ok((devices, Some(dma)))
     }
@@ -232,17 +255,29 @@ impl Populated {
 
 fn ports_with_io_bars(plan: &DevicePlan) -> Vec<u8> {
     let has_io = |function: &vfio::OpenFunction| function.bars.iter().flatten().any(|bar| bar.kind == BarKind::Io);
-    plan.assignment.functions().iter().zip(&plan.places).filter(|(f, _)| has_io(f)).map(|(_, place)| place.port).collect()
+    plan.assignment
+        .functions()
+        .iter()
+        .zip(&plan.places)
+        .filter(|(f, _)| has_io(f))
+        .map(|(_, place)| place.port)
+        .collect()
 }
 
 fn placements(plan: &DevicePlan, wanted: &[crate::config::Device]) -> Result<Vec<Placement>, Error> {
-    let roms: BTreeMap<_, _> = wanted.iter().filter_map(|device| Some((device.address, device.romfile.as_ref()?))).collect();
+    let roms: BTreeMap<_, _> = wanted
+        .iter()
+        .filter_map(|device| Some((device.address, device.romfile.as_ref()?)))
+        .collect();
     let functions = plan.assignment.functions().iter().zip(&plan.places);
     functions
         .map(|(function, place)| {
             let rom = match roms.get(&function.host.bdf) {
                 Some(path) => {
-                    let read = |source| Error::Output { path: (*path).clone(), source };
+                    let read = |source| Error::Output {
+                        path: (*path).clone(),
+                        source,
+                    };
                     RomSource::File(std::fs::read(path).map_err(read)?)
                 }
                 None => RomSource::Device,
@@ -252,7 +287,7 @@ fn placements(plan: &DevicePlan, wanted: &[crate::config::Device]) -> Result<Vec
             Ok(Placement {
                 devfn: place.function,
                 multifunction: place.multifunction,
-                intx_gsi: pin.map(|pin| intx_gsi(u32::from(place.port), u32::from(pin))),
+                intx_gsi: pin.map(|pin| intx_gsi(place.port, pin)),
                 rom,
             })
         })
@@ -262,7 +297,11 @@ fn placements(plan: &DevicePlan, wanted: &[crate::config::Device]) -> Result<Vec
 fn predicted_windows(size: u64, ram: &firmware::RamSplit, bits: u8) -> Vec<AddressRange> {
     let map = e820::for_ovmf(ram);
     let mut windows: Vec<_> = mmio64::classic(size, ram.top()).into_iter().collect();
-    windows.extend([3, 2].into_iter().filter_map(|shift| mmio64::dynamic(size, ram.top(), bits, shift, &map)));
+    windows.extend(
+        [3, 2]
+            .into_iter()
+            .filter_map(|shift| mmio64::dynamic(size, ram.top(), bits, shift, &map)),
+    );
     windows
 }
 
@@ -309,9 +348,12 @@ fn address_space(
     chipset: &Arc<Chipset>,
     ram: &GuestRam,
 ) -> Arc<AddressSpace> {
-    let mut reserved: Vec<_> = ram.ranges.iter().map(|range| (range.gpa, range.mapping.len() as u64)).collect();
-    // What lies above the flash and below 4 GiB is the chipset's, the flash itself excepted, whose regions come first.
-    reserved.push((CHIPSET.base, super::layout::FLASH_FLOOR - CHIPSET.base));
+    let mut reserved: Vec<_> = ram
+        .ranges
+        .iter()
+        .map(|range| (range.gpa, range.mapping.len() as u64))
+        .collect();
+    reserved.push((CHIPSET.base, CHIPSET.size));
     let decoder = Arc::clone(chipset);
     let sources: Vec<Source> = vec![Box::new(move |decoded: &mut Decoded| decoder.decode(decoded))];
     Arc::new(AddressSpace::new(Arc::clone(vm), slots, sources, reserved))

@@ -37,7 +37,10 @@ pub enum Error {
     #[error(transparent)]
     Kvm(#[from] HostError),
     #[error("KVM refused {what}")]
-    KvmCall { what: &'static str, source: kvm_ioctls::Error },
+    KvmCall {
+        what: &'static str,
+        source: kvm_ioctls::Error,
+    },
     #[error(transparent)]
     Firmware(#[from] OvmfError),
     #[error(transparent)]
@@ -58,8 +61,14 @@ pub enum Error {
     Dma(#[from] DmaError),
     #[error("{count} {what} are too many: the root bus has room for {room}")]
     TooMany { what: &'static str, count: usize, room: u8 },
-    #[error("cpu.phys-bits = {wanted} is more than the {available} bits this host can give: {limit}; leave it out or lower it")]
-    PhysBits { wanted: u8, available: u8, limit: &'static str },
+    #[error(
+        "cpu.phys-bits = {wanted} is more than the {available} bits this host can give: {limit}; leave it out or lower it"
+    )]
+    PhysBits {
+        wanted: u8,
+        available: u8,
+        limit: &'static str,
+    },
     #[error(transparent)]
     Window(#[from] Mmio64Error),
     #[error(transparent)]
@@ -105,7 +114,7 @@ impl Error {
             Error::Vars(_) | Error::VarsDirectory { .. } | Error::Disk(_) => Blame::Configuration,
             Error::Selection(selection) => match selection {
                 SelectionError::NotOnVfio { .. } | SelectionError::NoIommu(_) => Blame::Host,
-                SelectionError::Host(SysfsError::NoFunction { .. }) => Blame::Configuration,
+                SelectionError::Host(SysfsError::NoSuchFunction { .. }) => Blame::Configuration,
                 SelectionError::Host(_) => Blame::Host,
                 _ => Blame::Configuration,
             },

@@ -39,7 +39,7 @@ pub fn smbios(
     ram: &RamSplit,
 ) -> Result<SmbiosFiles, SmbiosError> {
     let mut who = smbios::Identity::default();
-    let mut set = |field: &mut String, value: &Option<String>| {
+    let set = |field: &mut String, value: &Option<String>| {
         if let Some(value) = value {
             field.clone_from(value);
         }
@@ -68,14 +68,19 @@ pub fn smbios(
 
 /// The processor's brand string (Intel SDM vol. 2A, CPUID leaves 0x80000002 to 0x80000004).
 fn brand<'a>(leaf: &impl Fn(u32) -> Option<&'a kvm_cpuid_entry2>) -> String {
-    let registers: Vec<u32> =
-        (0x8000_0002..=0x8000_0004).filter_map(leaf).flat_map(|l| [l.eax, l.ebx, l.ecx, l.edx]).collect();
+    let registers: Vec<u32> = (0x8000_0002..=0x8000_0004)
+        .filter_map(leaf)
+        .flat_map(|l| [l.eax, l.ebx, l.ecx, l.edx])
+        .collect();
     text(&registers)
 }
 
 fn text(registers: &[u32]) -> String {
-    let bytes: Vec<u8> =
-        registers.iter().flat_map(|r| r.to_le_bytes()).filter(|b| b.is_ascii_graphic() || *b == b' ').collect();
+    let bytes: Vec<u8> = registers
+        .iter()
+        .flat_map(|r| r.to_le_bytes())
+        .filter(|b| b.is_ascii_graphic() || *b == b' ')
+        .collect();
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
@@ -88,8 +93,14 @@ pub fn boot_order(disks: &[Disk]) -> Option<Vec<u8>> {
     let devices: Vec<_> = listed
         .iter()
         .map(|(slot, _)| {
-            let function = SlotFunction { slot: *slot, function: 0 };
-            BootDevice::VirtioBlk(PciPath { bridges: Vec::new(), function })
+            let function = SlotFunction {
+                slot: *slot,
+                function: 0,
+            };
+            BootDevice::VirtioBlk(PciPath {
+                bridges: Vec::new(),
+                function,
+            })
         })
         .collect();
     Some(bootorder::contents(&devices, false))
@@ -105,8 +116,7 @@ pub fn host_tsc_is_reliable() -> bool {
 /// Local time on the host, in seconds east of UTC.
 #[must_use]
 pub fn local_offset_s() -> i32 {
-    vmm_sys_util::rand::timestamp_cycles(); // placeholder, replaced below
-    0
+    chrono::Local::now().offset().local_minus_utc()
 }
 
 #[cfg(test)]
@@ -116,7 +126,11 @@ mod tests {
     use super::*;
 
     fn disk(bootindex: Option<u32>) -> Disk {
-        Disk { path: PathBuf::from("x"), readonly: false, bootindex }
+        Disk {
+            path: PathBuf::from("x"),
+            readonly: false,
+            bootindex,
+        }
     }
 
     #[test]
@@ -124,13 +138,20 @@ mod tests {
         assert_eq!(boot_order(&[disk(None)]), None);
         let order = boot_order(&[disk(None), disk(Some(5)), disk(Some(1))]).unwrap();
         let text = String::from_utf8(order).unwrap();
-        let slots: Vec<_> = text.lines().filter_map(|line| line.split('@').nth(2)).map(|rest| &rest[..2]).collect();
+        let slots: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.split('@').nth(2))
+            .map(|rest| &rest[..2])
+            .collect();
         assert_eq!(slots, ["12", "11", "10"]);
     }
 
     #[test]
     fn ids_are_padded_with_spaces() {
-        let identity = Identity { oem_id: Some("ACME".to_owned()), ..Identity::default() };
+        let identity = Identity {
+            oem_id: Some("ACME".to_owned()),
+            ..Identity::default()
+        };
         assert_eq!(&oem_ids(&identity).oem_id, b"ACME  ");
         assert_eq!(oem_ids(&identity).oem_table_id, OemIds::default().oem_table_id);
     }

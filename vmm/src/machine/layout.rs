@@ -36,11 +36,11 @@ pub const RTC_GSI: u32 = 8;
 
 /// End of what PCI may use below 4 GiB; above are IOAPIC, LAPIC, KVM's pages and the flash.
 pub const PCI32_END: u64 = 0xfc00_0000;
-/// IOAPIC, LAPIC, KVM's pages and everything up to 4 GiB: memory no PCI device may claim.
-pub const CHIPSET: AddressRange = AddressRange::new(0xfec0_0000, 0x0140_0000);
-/// Where a kernel booted without firmware finds the ECAM window; OVMF programs its own choice.
-pub const DIRECT_ECAM: u64 = 0xe000_0000;
 /// Below this lies no flash: the largest is 8 MiB.
 pub const FLASH_FLOOR: u64 = (1 << 32) - (8 << 20);
+/// IOAPIC, LAPIC and KVM's pages: memory no PCI device may claim.
+pub const CHIPSET: AddressRange = AddressRange::new(0xfec0_0000, FLASH_FLOOR - 0xfec0_0000);
+/// Where a kernel booted without firmware finds the ECAM window; OVMF programs its own choice.
+pub const DIRECT_ECAM: u64 = 0xe000_0000;
 /// Its size: 256 buses of 1 MiB.
 pub const DIRECT_ECAM_SIZE: u64 = 256 << 20;

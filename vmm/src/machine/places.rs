@@ -40,7 +40,11 @@ pub fn places(candidates: &[Candidate]) -> Result<Vec<Place>, Error> {
         slots.entry(candidate.slot).or_default().push(*candidate);
     }
     if slots.len() > usize::from(PORTS) {
-        return Err(Error::TooMany { what: "slots of assigned devices", count: slots.len(), room: PORTS });
+        return Err(Error::TooMany {
+            what: "slots of assigned devices",
+            count: slots.len(),
+            room: PORTS,
+        });
     }
     let ports: BTreeMap<_, u8> = slots.keys().copied().zip(FIRST_PORT..).collect();
     let place = |candidate: &Candidate| {
@@ -76,15 +80,40 @@ mod tests {
     use super::*;
 
     fn candidate(bus: u8, function: u8, display: bool) -> Candidate {
-        Candidate { slot: (0, bus, 0), function, display }
+        Candidate {
+            slot: (0, bus, 0),
+            function,
+            display,
+        }
     }
 
     #[test]
     fn a_gpu_keeps_its_audio_beside_it() {
         let found = places(&[candidate(1, 0, true), candidate(1, 1, false), candidate(4, 0, false)]).unwrap();
-        assert_eq!(found[0], Place { port: 1, function: 0, multifunction: true });
-        assert_eq!(found[1], Place { port: 1, function: 1, multifunction: true });
-        assert_eq!(found[2], Place { port: 2, function: 0, multifunction: false });
+        assert_eq!(
+            found[0],
+            Place {
+                port: 1,
+                function: 0,
+                multifunction: true
+            }
+        );
+        assert_eq!(
+            found[1],
+            Place {
+                port: 1,
+                function: 1,
+                multifunction: true
+            }
+        );
+        assert_eq!(
+            found[2],
+            Place {
+                port: 2,
+                function: 0,
+                multifunction: false
+            }
+        );
     }
 
     #[test]

@@ -50,7 +50,9 @@ pub struct DevicePlan {
 
 impl fmt::Debug for DevicePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DevicePlan").field("places", &self.places).finish_non_exhaustive()
+        f.debug_struct("DevicePlan")
+            .field("places", &self.places)
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,12 +97,27 @@ impl Plan {
         let kvm = host::open()?;
         let vm = host::create_vm(&kvm, e820::KVM_IDENTITY_MAP, e820::KVM_TSS)?;
         let cpuid = supported_cpuid(&kvm)?;
-        let devices = selection.as_ref().map(|selection| device_plan(selection, &vm, config.memory)).transpose()?;
+        let devices = selection
+            .as_ref()
+            .map(|selection| device_plan(selection, &vm, config.memory))
+            .transpose()?;
         let has_display = selection.is_some_and(|selection| selection.has_display());
         let phys_bits = address_bits(config.phys_bits, &cpuid, devices.as_ref())?;
         let mmio64 = mmio64::window_size(&wide_bars(devices.as_ref()), ram.top(), phys_bits)?;
         let hide_kvm = config.hide_kvm.unwrap_or(has_display);
-        Ok(Self { config, ram, kvm, vm, cpuid, hide_kvm, phys_bits, mmio64, boot, disks, devices })
+        Ok(Self {
+            config,
+            ram,
+            kvm,
+            vm,
+            cpuid,
+            hide_kvm,
+            phys_bits,
+            mmio64,
+            boot,
+            disks,
+            devices,
+        })
     }
 }
 
@@ -114,9 +131,21 @@ fn boot_plan(boot: &Boot) -> Result<BootPlan, Error> {
             };
             let loaded = image.load()?;
             VarsStore::check(&vars_options(vars, &image, &loaded))?;
-            Ok(BootPlan::Firmware { image, loaded, vars: vars.clone() })
+            Ok(BootPlan::Firmware {
+                image,
+                loaded,
+                vars: vars.clone(),
+            })
         }
-        Boot::Kernel { kernel, initrd, cmdline } => Ok(BootPlan::Kernel(DirectKernel::open(kernel, initrd.as_deref(), cmdline)?)),
+        Boot::Kernel {
+            kernel,
+            initrd,
+            cmdline,
+        } => Ok(BootPlan::Kernel(DirectKernel::open(
+            kernel,
+            initrd.as_deref(),
+            cmdline,
+        )?)),
     }
 }
 
@@ -132,10 +161,18 @@ pub(super) fn vars_options<'a>(vars: &'a Path, image: &'a FirmwareImage, loaded:
 
 fn open_disks(config: &RunConfig) -> Result<Vec<Arc<Block>>, Error> {
     if config.disks.len() > usize::from(DISKS) {
-        return Err(Error::TooMany { what: "disks", count: config.disks.len(), room: DISKS });
+        return Err(Error::TooMany {
+            what: "disks",
+            count: config.disks.len(),
+            room: DISKS,
+        });
     }
     let open = |(index, disk): (usize, &crate::config::Disk)| {
-        let options = DiskOptions { path: disk.path.clone(), readonly: disk.readonly, serial: None };
+        let options = DiskOptions {
+            path: disk.path.clone(),
+            readonly: disk.readonly,
+            serial: None,
+        };
         Ok(Arc::new(Block::open(&format!("disk{index}"), &options)?))
     };
     config.disks.iter().enumerate().map(open).collect()
@@ -159,37 +196,67 @@ fn device_plan(selection: &Selection, vm: &VmFd, memory: u64) -> Result<DevicePl
         .functions()
         .iter()
         .map(|function| Candidate {
-            slot: (function.host.bdf.domain, function.host.bdf.bus, function.host.bdf.device),
+            slot: (
+                function.host.bdf.domain,
+                function.host.bdf.bus,
+                function.host.bdf.device,
+            ),
             function: function.host.bdf.function,
             display: function.host.is_display(),
         })
         .collect();
-    Ok(DevicePlan { places: places(&candidates)?, assignment, lock })
+    Ok(DevicePlan {
+        places: places(&candidates)?,
+        assignment,
+        lock,
+    })
 }
 
 /// The device through which KVM learns which groups the guest has: it makes the guest's cache control work for DMA that does not snoop.
 fn kvm_vfio_device(vm: &VmFd) -> Result<Arc<DeviceFd>, Error> {
-    let mut device = kvm_create_device { type_: kvm_device_type_KVM_DEV_TYPE_VFIO, fd: 0, flags: 0 };
-    Ok(Arc::new(vm.create_device(&mut device).map_err(refused("make its VFIO device"))?))
+    let mut device = kvm_create_device {
+        type_: kvm_device_type_KVM_DEV_TYPE_VFIO,
+        fd: 0,
+        flags: 0,
+    };
+    Ok(Arc::new(
+        vm.create_device(&mut device).map_err(refused("make its VFIO device"))?,
+    ))
 }
 
 /// Guest physical bits no wider than the processor and, with devices, the IOMMU reach. OVMF puts its 64-bit window at the top of them,
 /// and a device must be able to reach every address another is given.
 fn address_bits(wanted: Option<u8>, cpuid: &[kvm_cpuid_entry2], devices: Option<&DevicePlan>) -> Result<u8, Error> {
-    let cpu = cpuid.iter().find(|leaf| leaf.function == 0x8000_0008).map_or(36, |leaf| {
-        let (host, guest) = (leaf.eax as u8, (leaf.eax >> 16) as u8);
-        if guest != 0 { guest.min(host) } else { host }
-    });
+    let cpu = cpuid
+        .iter()
+        .find(|leaf| leaf.function == 0x8000_0008)
+        .map_or(36, |leaf| {
+            let (host, guest) = (leaf.eax as u8, (leaf.eax >> 16) as u8);
+            if guest != 0 { guest.min(host) } else { host }
+        });
     let mut limit = (cpu, "the processor has no more");
     if let Some(devices) = devices {
-        let info = devices.assignment.container().iommu_info().map_err(system("ask the IOMMU for its limits"))?;
-        let iommu = info.ranges.iter().map(|range| *range.end()).max().map_or(64, |last| 64 - last.leading_zeros());
+        let info = devices
+            .assignment
+            .container()
+            .iommu_info()
+            .map_err(system("ask the IOMMU for its limits"))?;
+        let iommu = info
+            .ranges
+            .iter()
+            .map(|range| *range.end())
+            .max()
+            .map_or(64, |last| 64 - last.leading_zeros());
         if iommu < u32::from(limit.0) {
             limit = (iommu as u8, "the IOMMU has no more");
         }
     }
     match wanted {
-        Some(wanted) if wanted > limit.0 => Err(Error::PhysBits { wanted, available: limit.0, limit: limit.1 }),
+        Some(wanted) if wanted > limit.0 => Err(Error::PhysBits {
+            wanted,
+            available: limit.0,
+            limit: limit.1,
+        }),
         wanted => Ok(wanted.unwrap_or(limit.0)),
     }
 }
@@ -209,7 +276,12 @@ impl fmt::Display for Plan {
         let config = &self.config;
         writeln!(f, "machine   {}", config.name)?;
         writeln!(f, "vCPUs     {}, {} address bits", config.cpus, self.phys_bits)?;
-        writeln!(f, "memory    {} MiB ({} below 4 GiB)", config.memory >> 20, self.ram.low >> 20)?;
+        writeln!(
+            f,
+            "memory    {} MiB ({} below 4 GiB)",
+            config.memory >> 20,
+            self.ram.low >> 20
+        )?;
         match &self.boot {
             BootPlan::Firmware { image, vars, .. } => {
                 writeln!(f, "firmware  {}", image.code.display())?;
@@ -222,18 +294,44 @@ impl fmt::Display for Plan {
             let image = disk.image();
             let mode = if image.readonly() { ", read-only" } else { "" };
             let size = image.sectors() >> 11;
-            writeln!(f, "disk      00:{:02x}.0  {} ({size} MiB{mode})", usize::from(FIRST_DISK) + index, image.path().display())?;
+            writeln!(
+                f,
+                "disk      00:{:02x}.0  {} ({size} MiB{mode})",
+                usize::from(FIRST_DISK) + index,
+                image.path().display()
+            )?;
         }
-        for (function, place) in self.devices.iter().flat_map(|d| d.assignment.functions().iter().zip(&d.places)) {
-            writeln!(f, "device    port {:02x} function {}  {}", place.port, place.function, function.host)?;
+        for (function, place) in self
+            .devices
+            .iter()
+            .flat_map(|d| d.assignment.functions().iter().zip(&d.places))
+        {
+            writeln!(
+                f,
+                "device    port {:02x} function {}  {}",
+                place.port, place.function, function.host
+            )?;
         }
         writeln!(f, "PCI64     {} GiB window", self.mmio64 >> 30)?;
-        write!(f, "KVM       {}", if self.hide_kvm { "hidden from the guest" } else { "visible to the guest" })
+        write!(
+            f,
+            "KVM       {}",
+            if self.hide_kvm {
+                "hidden from the guest"
+            } else {
+                "visible to the guest"
+            }
+        )
     }
 }
 
 /// Makes the directory of the variable store.
 pub(super) fn make_vars_directory(vars: &Path) -> Result<(), Error> {
-    let Some(parent) = vars.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::create_dir_all(parent).map_err(|source: io::Error| Error::VarsDirectory { path: parent.to_owned(), source })
+    let Some(parent) = vars.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(parent).map_err(|source: io::Error| Error::VarsDirectory {
+        path: parent.to_owned(),
+        source,
+    })
 }

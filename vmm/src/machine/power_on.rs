@@ -40,8 +40,17 @@ impl PowerOn {
         ram: GuestRam,
     ) -> Result<Self, Error> {
         let chips = ChipState::save(&vm)?;
-        let vcpus = vcpus.iter().map(|vcpu| VcpuState::save(kvm, vcpu.fd())).collect::<Result<_, _>>()?;
-        Ok(Self { vm, chips, vcpus, direct, ram })
+        let vcpus = vcpus
+            .iter()
+            .map(|vcpu| VcpuState::save(kvm, vcpu.fd()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            vm,
+            chips,
+            vcpus,
+            direct,
+            ram,
+        })
     }
 
     /// Lays the machine out for the first time and, without firmware, does the firmware's and the boot loader's work.
@@ -68,7 +77,9 @@ impl PowerOn {
     }
 
     fn boot_directly(&self, vcpus: &Vcpus) -> Result<(), Error> {
-        let Some((kernel, description)) = &self.direct else { return Ok(()) };
+        let Some((kernel, description)) = &self.direct else {
+            return Ok(());
+        };
         let placed = description.build()?.place_for_kernel()?;
         for (address, bytes) in &placed.pieces {
             let written = self.ram.memory.write_slice(bytes, GuestAddress(*address));
@@ -77,7 +88,11 @@ impl PowerOn {
         let ecam = firmware::AddressRange::new(DIRECT_ECAM, DIRECT_ECAM_SIZE);
         let map: Vec<_> = e820::for_kernel(&description.ram, Some(ecam))
             .into_iter()
-            .map(|entry| E820Entry { base: entry.range.base, len: entry.range.size, kind: entry.kind as u32 })
+            .map(|entry| E820Entry {
+                base: entry.range.base,
+                len: entry.range.size,
+                kind: entry.kind as u32,
+            })
             .collect();
         let entry = kernel.load(&self.ram.memory, &map, placed.rsdp)?;
         self.enter(&entry, vcpus)
@@ -85,7 +100,9 @@ impl PowerOn {
 
     /// Sets up the boot processor; the others wait for it as after any power-on.
     fn enter(&self, entry: &EntryState, vcpus: &Vcpus) -> Result<(), Error> {
-        let (Some(vcpu), Some(state)) = (vcpus.each().next(), self.vcpus.first()) else { return Ok(()) };
+        let (Some(vcpu), Some(state)) = (vcpus.each().next(), self.vcpus.first()) else {
+            return Ok(());
+        };
         let (mut regs, mut sregs) = (state.regs, state.sregs);
         entry.apply(&mut regs, &mut sregs);
         let refused = |what| move |source| Error::KvmCall { what, source };

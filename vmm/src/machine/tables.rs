@@ -47,7 +47,10 @@ impl Description {
         reserved.extend(self.flash);
         let mut platform = Platform::new(&cpus, self.ram);
         platform.pm_base = self.lpc.pm_base().unwrap_or(DEFAULT_PM_BASE);
-        platform.ecam = ecam.map(|(base, size)| Ecam { base, buses: u16::try_from(size >> 20).unwrap_or(256) });
+        platform.ecam = ecam.map(|(base, size)| Ecam {
+            base,
+            buses: u16::try_from(size >> 20).unwrap_or(256),
+        });
         // The fabric routes the timer's line to IOAPIC input 2, where every PC has it.
         platform.irq0_is_gsi2 = true;
         platform.i8042 = false;
@@ -72,15 +75,22 @@ impl Description {
 
     fn window_above_4g(&self) -> Vec<AddressRange> {
         let is_memory = |region: &Region| region.space == Space::Memory;
-        let mut seen: Vec<_> =
-            self.topology.regions().iter().filter(|r| is_memory(r)).map(|r| AddressRange::new(r.base, r.size)).collect();
+        let mut seen: Vec<_> = self
+            .topology
+            .regions()
+            .iter()
+            .filter(|r| is_memory(r))
+            .map(|r| AddressRange::new(r.base, r.size))
+            .collect();
         for port in &self.ports {
             let window = port.prefetchable_window();
             seen.extend(window.map(|w| AddressRange::new(w.base, w.last.saturating_sub(w.base).saturating_add(1))));
         }
         // A closed window has its limit below its base and comes out as one byte: not what the firmware placed there.
         seen.retain(|range| range.size >= 4096);
-        mmio64::published(&seen, &self.predicted, self.ram.top()).into_iter().collect()
+        mmio64::published(&seen, &self.predicted, self.ram.top())
+            .into_iter()
+            .collect()
     }
 
     /// The tables as fw_cfg files, in the order of [`AcpiTables::files`].
