@@ -152,6 +152,12 @@ impl Store {
         Ok(root)
     }
 
+    /// The name of a set's folder under `sets`.
+    #[must_use]
+    pub fn folder(set: Set) -> String {
+        format!("{}-{RECIPE}", set.name())
+    }
+
     /// Holds one of the cache's locks until the returned file is dropped.
     ///
     /// # Errors
