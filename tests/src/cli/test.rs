@@ -15,6 +15,9 @@ use super::Outcome;
 pub struct Test {
     /// Only the checks and scenarios with this in their name
     filter: Option<String>,
+    /// So many lab hosts at once; each takes a core and up to 6 GiB [default: one for each core, at most 2]
+    #[arg(long, value_name = "N")]
+    hosts: Option<usize>,
     /// Say what there is, and run nothing
     #[arg(long)]
     list: bool,
@@ -41,7 +44,11 @@ impl Test {
             return Ok(ExitCode::SUCCESS);
         }
         let mut tally = checks::run(&checks);
-        tally.add(runner::run(&chosen, &target_dir().join("lab")));
+        tally.add(runner::run(
+            &chosen,
+            self.hosts.unwrap_or_else(runner::room).max(1),
+            &target_dir().join("lab"),
+        ));
         if boots_retried() > 0 {
             println!("{} retries after the lab host died of its known fault", boots_retried());
         }

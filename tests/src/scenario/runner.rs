@@ -11,19 +11,21 @@ use super::tally::Tally;
 use super::{Failure, Scenario, Wish};
 use crate::lab::{HostError, LabHost, host};
 
-/// An icount host uses one core.
-const MAX_HOSTS: usize = 2;
-
-/// Runs the scenarios and prints each result; logs go into a folder for each under `logs`.
+/// How many hosts there is room for: an icount host uses one core, and this job has at most two.
 #[must_use]
-pub fn run(scenarios: &[&'static dyn Scenario], logs: &Path) -> Tally {
+pub fn room() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(2)
+}
+
+/// Runs the scenarios in so many hosts at once and prints each result; logs go into a folder for each under `logs`.
+#[must_use]
+pub fn run(scenarios: &[&'static dyn Scenario], hosts: usize, logs: &Path) -> Tally {
     let mut waiting = scenarios.to_vec();
     waiting.sort_by_key(|scenario| std::cmp::Reverse(scenario.cost()));
     let queue = Mutex::new(waiting);
     let tally = Mutex::new(Tally::default());
-    let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        for number in 0..cores.min(MAX_HOSTS).min(scenarios.len()) {
+        for number in 0..hosts.min(scenarios.len()) {
             let mut worker = Worker {
                 queue: &queue,
                 tally: &tally,
@@ -78,7 +80,7 @@ impl Worker<'_> {
     fn next(&self) -> Option<&'static dyn Scenario> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |scenario: &&dyn Scenario| self.current.as_ref().is_some_and(|(wish, _)| *wish == scenario.wish());
-        let place = queue.iter().position(|scenario| fits(scenario)).unwrap_or(0);
+        let place = queue.iter().position(fits).unwrap_or(0);
         (!queue.is_empty()).then(|| queue.remove(place))
     }
 

@@ -11,7 +11,7 @@ use super::command::{self, CommandError};
 use super::cpio::Archive;
 use super::product::Product;
 use super::store::{Root, Set, Store, StoreError};
-use modules::{Modules, ModulesError};
+use modules::{Closure, Modules, ModulesError};
 
 /// Loaded at boot, in this order.
 const LOADED: &[&str] = &[
@@ -107,7 +107,7 @@ pub fn base(store: &Store, root: &Root) -> Result<PathBuf, InitramfsError> {
 fn build_base(root: &Root) -> Result<Vec<u8>, InitramfsError> {
     let write = failed("cannot write the archive in memory for", root.path());
     let release = root.kernel_release()?;
-    let (files, index) =
+    let Closure { files, index } =
         Modules::read(&root.file(format!("usr/lib/modules/{release}"))?)?.closure(&[LOADED, CARRIED].concat())?;
     let busybox = root.file("usr/bin/busybox")?;
     // Static, and for this very architecture: it can be asked here.
