@@ -68,7 +68,9 @@ fn on_terminal(host: &mut LabHost) -> Result<i32, HostError> {
         .split_once(' ')
         .map(|(rows, columns)| format!("stty rows {rows} cols {columns}"))
         .unwrap_or_default();
-    let script = format!("exec setsid -c sh -c 'stty sane; {size}; cd /root; exec sh -i' </dev/hvc0 >/dev/hvc0 2>&1");
+    // Not exec: setsid by itself would fork and end at once, being the leader of its group.
+    let script =
+        format!("setsid -c sh -c 'stty sane; {size}; cd /root; exec sh -i' </dev/hvc0 >/dev/hvc0 2>&1; exit $?");
     let mut job = host.spawn(&script)?;
     thread::spawn(move || io::copy(&mut from_host, &mut Unbuffered(io::stdout())));
     thread::spawn(move || io::copy(&mut io::stdin(), &mut to_host));
