@@ -1,1 +1,5 @@
 //! The lab and the scenarios that run in it.
+
+pub mod lab;
+pub mod scenario;
+pub mod scenarios;

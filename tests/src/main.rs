@@ -1,3 +1,9 @@
 //! `cargo lab`: see README.md.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}
