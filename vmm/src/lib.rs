@@ -5,7 +5,9 @@
 //! `devices`, what is assigned in `vfio`.
 
 pub mod boot;
+pub mod cli;
 pub mod config;
 pub mod event;
+pub mod exit;
 pub mod kvm;
 pub mod machine;

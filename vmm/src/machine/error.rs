@@ -1,4 +1,4 @@
-//! Why a machine was not built or did not go on, and whose fault that is.
+//! Why a machine was not built or did not go on, and the exit status that tells of it.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,18 +17,8 @@ use vfio::{AssignError, DmaError, SelectionError};
 
 use super::ram::RamError;
 use crate::boot;
+use crate::exit::{ExitStatus, Failure};
 use crate::kvm::host::HostError;
-
-/// Whose fault an error is; decides the exit status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// What the user asked for cannot be.
-    Configuration,
-    /// The host cannot give what was asked for.
-    Host,
-    /// The guest, or a device it owns, brought the machine down.
-    Guest,
-}
 
 /// Why there is no machine, or no machine any more.
 #[derive(Debug, Error)]
@@ -96,10 +86,9 @@ pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::System { what, source }
 }
 
-impl Error {
-    /// Whose fault it is.
-    #[must_use]
-    pub fn blame(&self) -> Blame {
+impl Failure for Error {
+    /// By whose fault it is: what the user asked for cannot be, the host cannot give it, or the guest or a device it owns failed.
+    fn status(&self) -> ExitStatus {
         match self {
             Error::Firmware(_)
             | Error::Kernel(_)
@@ -108,18 +97,18 @@ impl Error {
             | Error::Window(_)
             | Error::Smbios(_)
             | Error::FwCfg(_)
-            | Error::Output { .. } => Blame::Configuration,
-            Error::Vars(VarsError::InUse { .. } | VarsError::Thread(_) | VarsError::Map(_)) => Blame::Host,
-            Error::Disk(DiskError::Thread { .. }) => Blame::Host,
-            Error::Vars(_) | Error::VarsDirectory { .. } | Error::Disk(_) => Blame::Configuration,
+            | Error::Output { .. } => ExitStatus::Configuration,
+            Error::Vars(VarsError::InUse { .. } | VarsError::Thread(_) | VarsError::Map(_)) => ExitStatus::Host,
+            Error::Disk(DiskError::Thread { .. }) => ExitStatus::Host,
+            Error::Vars(_) | Error::VarsDirectory { .. } | Error::Disk(_) => ExitStatus::Configuration,
             Error::Selection(selection) => match selection {
-                SelectionError::NotOnVfio { .. } | SelectionError::NoIommu(_) => Blame::Host,
-                SelectionError::Host(SysfsError::NoSuchFunction { .. }) => Blame::Configuration,
-                SelectionError::Host(_) => Blame::Host,
-                _ => Blame::Configuration,
+                SelectionError::NotOnVfio { .. } | SelectionError::NoIommu(_) => ExitStatus::Host,
+                SelectionError::Host(SysfsError::NoSuchFunction { .. }) => ExitStatus::Configuration,
+                SelectionError::Host(_) => ExitStatus::Host,
+                _ => ExitStatus::Configuration,
             },
-            Error::Guest(_) => Blame::Guest,
-            _ => Blame::Host,
+            Error::Guest(_) => ExitStatus::Guest,
+            _ => ExitStatus::Host,
         }
     }
 }

@@ -16,9 +16,10 @@ pub mod power_on;
 pub mod ram;
 mod runner;
 mod sources;
+pub mod summary;
 pub mod tables;
 mod terminal;
 pub mod vcpus;
 
-pub use error::{Blame, Error};
+pub use error::Error;
 pub use runner::{Outcome, run};

@@ -15,7 +15,7 @@ use kvm_ioctls::{DeviceFd, Kvm, VmFd};
 use vfio::{Assignment, Bdf, MemoryLock, Selection, Sysfs};
 
 use super::error::{Error, system};
-use super::layout::{DISKS, FIRST_DISK};
+use super::layout::DISKS;
 use super::places::{Candidate, Place, places};
 use crate::boot::DirectKernel;
 use crate::config::{Boot, FirmwareChoice, RunConfig};
@@ -269,60 +269,6 @@ fn wide_bars(devices: Option<&DevicePlan>) -> Vec<Vec<u64>> {
         ports.entry(place.port).or_default().extend(function.wide_bars());
     }
     ports.into_values().collect()
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let config = &self.config;
-        writeln!(f, "machine   {}", config.name)?;
-        writeln!(f, "vCPUs     {}, {} address bits", config.cpus, self.phys_bits)?;
-        writeln!(
-            f,
-            "memory    {} MiB ({} below 4 GiB)",
-            config.memory >> 20,
-            self.ram.low >> 20
-        )?;
-        match &self.boot {
-            BootPlan::Firmware { image, vars, .. } => {
-                writeln!(f, "firmware  {}", image.code.display())?;
-                let state = if vars.exists() { "" } else { " (to be created)" };
-                writeln!(f, "variables {}{state}", vars.display())?;
-            }
-            BootPlan::Kernel(kernel) => writeln!(f, "kernel    {}", kernel.path().display())?,
-        }
-        for (index, disk) in self.disks.iter().enumerate() {
-            let image = disk.image();
-            let mode = if image.readonly() { ", read-only" } else { "" };
-            let size = image.sectors() >> 11;
-            writeln!(
-                f,
-                "disk      00:{:02x}.0  {} ({size} MiB{mode})",
-                usize::from(FIRST_DISK) + index,
-                image.path().display()
-            )?;
-        }
-        for (function, place) in self
-            .devices
-            .iter()
-            .flat_map(|d| d.assignment.functions().iter().zip(&d.places))
-        {
-            writeln!(
-                f,
-                "device    port {:02x} function {}  {}",
-                place.port, place.function, function.host
-            )?;
-        }
-        writeln!(f, "PCI64     {} GiB window", self.mmio64 >> 30)?;
-        write!(
-            f,
-            "KVM       {}",
-            if self.hide_kvm {
-                "hidden from the guest"
-            } else {
-                "visible to the guest"
-            }
-        )
-    }
 }
 
 /// Makes the directory of the variable store.
