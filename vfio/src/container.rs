@@ -58,7 +58,8 @@ pub enum OpenError {
     /// A function of the group is on a host driver.
     #[error(
         "IOMMU group {group} is not viable: its functions {} are driven by the host; bind to vfio-pci: {}",
-        list(spoilers), bind_hint(&spoilers.iter().map(|function| function.bdf).collect::<Vec<_>>())
+        list(spoilers),
+        bind_hint(spoilers)
     )]
     NotViable {
         /// The group.

@@ -16,7 +16,7 @@ use crate::host::Bdf;
 use crate::interrupt::{Interrupts, Mode, Wiring};
 use crate::io::{CONFIG_REGION, DeviceIo};
 use crate::request::{self, HostNotices};
-use crate::reset::{self, Resets};
+use crate::reset::{self, ResetMethod, Resets};
 use crate::rom::Rom;
 
 /// An assigned function.
@@ -167,6 +167,11 @@ impl VfioPciDevice {
             Mode::Msi => "MSI",
             Mode::Msix => "MSI-X",
         }
+    }
+
+    /// How the function is reset.
+    pub fn reset_method(&self) -> Option<&ResetMethod> {
+        self.inner.resets.get()?.method(self.inner.bdf)
     }
 
     /// Joins the function to those it is reset together with; done once.

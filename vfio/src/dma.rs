@@ -10,17 +10,19 @@ use devices::HostMapping;
 use crate::container::Container;
 use crate::host::limits::{LimitError, MemoryLock, Size};
 
-/// A range of guest RAM and the host memory behind it.
+/// A range of guest RAM for devices.
 #[derive(Debug, Clone)]
-pub struct GuestRam {
+pub struct DmaRange {
     /// Guest-physical address, a multiple of 4 KiB.
     pub gpa: u64,
-    /// The mapping that holds it.
+    /// The host memory that is all of it.
     pub mapping: Arc<HostMapping>,
-    /// Offset of the range in the mapping, a multiple of 4 KiB.
-    pub offset: u64,
-    /// Bytes, a multiple of 4 KiB.
-    pub size: u64,
+}
+
+impl DmaRange {
+    fn size(&self) -> u64 {
+        self.mapping.len() as u64
+    }
 }
 
 /// Something that maps host memory for devices: the type1 container, or a fake.
@@ -29,7 +31,7 @@ pub trait DmaMap: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// What the kernel says.
-    fn map(&self, ram: &GuestRam) -> io::Result<()>;
+    fn map(&self, ram: &DmaRange) -> io::Result<()>;
 
     /// Undoes [`DmaMap::map`].
     ///
@@ -64,9 +66,6 @@ pub enum DmaError {
         /// What can be mapped.
         ranges: Vec<RangeInclusive<u64>>,
     },
-    /// A description of RAM that is not backed.
-    #[error("guest RAM at {0:#x} reaches beyond the host memory behind it")]
-    Unbacked(u64),
     /// The limit on locked memory is too low.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -104,7 +103,7 @@ fn map_hint(source: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct GuestDma {
     io: Arc<dyn DmaMap>,
-    mapped: Vec<GuestRam>,
+    mapped: Vec<DmaRange>,
 }
 
 impl GuestDma {
@@ -112,12 +111,12 @@ impl GuestDma {
     ///
     /// # Errors
     /// See [`DmaError`].
-    pub fn map(io: Arc<dyn DmaMap>, ram: &[GuestRam], lock: &MemoryLock) -> Result<Self, DmaError> {
+    pub fn map(io: Arc<dyn DmaMap>, ram: &[DmaRange], lock: &MemoryLock) -> Result<Self, DmaError> {
         let ranges = io.ranges().map_err(DmaError::Ranges)?;
         for region in ram {
             check(region, &ranges)?;
         }
-        lock.check(ram.iter().map(|region| region.size).sum())?;
+        lock.check(ram.iter().map(DmaRange::size).sum())?;
         // From here on an error drops `dma`, which unmaps what was mapped before.
         let mut dma = Self {
             io,
@@ -126,7 +125,7 @@ impl GuestDma {
         for region in ram {
             dma.io.map(region).map_err(|source| DmaError::Map {
                 gpa: region.gpa,
-                size: region.size,
+                size: region.size(),
                 source,
             })?;
             dma.mapped.push(region.clone());
@@ -136,14 +135,14 @@ impl GuestDma {
 
     /// Bytes mapped.
     pub fn size(&self) -> u64 {
-        self.mapped.iter().map(|region| region.size).sum()
+        self.mapped.iter().map(DmaRange::size).sum()
     }
 }
 
 impl Drop for GuestDma {
     fn drop(&mut self) {
         for region in self.mapped.drain(..).rev() {
-            if let Err(error) = self.io.unmap(region.gpa, region.size) {
+            if let Err(error) = self.io.unmap(region.gpa, region.size()) {
                 tracing::error!("guest RAM at {:#x} stays mapped for devices: {error}", region.gpa);
                 // A device may still write there: the memory must never be used for anything else.
                 std::mem::forget(region.mapping);
@@ -152,21 +151,17 @@ impl Drop for GuestDma {
     }
 }
 
-fn check(region: &GuestRam, ranges: &[RangeInclusive<u64>]) -> Result<(), DmaError> {
-    let backed = region
-        .offset
-        .checked_add(region.size)
-        .is_some_and(|end| end <= region.mapping.len() as u64);
-    let end = region.gpa.checked_add(region.size);
-    let (Some(end), true) = (end, backed && region.size > 0) else {
-        return Err(DmaError::Unbacked(region.gpa));
+fn check(region: &DmaRange, ranges: &[RangeInclusive<u64>]) -> Result<(), DmaError> {
+    let last = region.gpa.checked_add(region.size().saturating_sub(1));
+    let inside = |last: u64| {
+        ranges
+            .iter()
+            .any(|range| range.contains(&region.gpa) && range.contains(&last))
     };
-    let inside = ranges
-        .iter()
-        .any(|range| range.contains(&region.gpa) && range.contains(&(end - 1)));
-    if ranges.is_empty() || inside {
+    if last.is_some_and(|last| ranges.is_empty() || inside(last)) {
         return Ok(());
     }
+    let end = region.gpa.saturating_add(region.size());
     Err(DmaError::OutOfRange {
         gpa: region.gpa,
         end,
@@ -175,7 +170,7 @@ fn check(region: &GuestRam, ranges: &[RangeInclusive<u64>]) -> Result<(), DmaErr
 }
 
 impl DmaMap for Container {
-    fn map(&self, ram: &GuestRam) -> io::Result<()> {
+    fn map(&self, ram: &DmaRange) -> io::Result<()> {
         crate::map::dma_map(self.vfio(), ram)
     }
 
@@ -202,7 +197,7 @@ mod tests {
     }
 
     impl DmaMap for Fake {
-        fn map(&self, ram: &GuestRam) -> io::Result<()> {
+        fn map(&self, ram: &DmaRange) -> io::Result<()> {
             if self.refuse == Some(ram.gpa) {
                 return Err(io::Error::from_raw_os_error(libc::ENOMEM));
             }
@@ -218,12 +213,10 @@ mod tests {
         }
     }
 
-    fn ram(gpa: u64) -> GuestRam {
-        GuestRam {
+    fn ram(gpa: u64) -> DmaRange {
+        DmaRange {
             gpa,
-            mapping: Arc::new(HostMapping::anonymous(8192).unwrap()),
-            offset: 4096,
-            size: 4096,
+            mapping: Arc::new(HostMapping::anonymous(4096).unwrap()),
         }
     }
 
@@ -281,11 +274,9 @@ mod tests {
             GuestDma::map(fake.clone(), &[ram(0), ram(8192)], &low),
             Err(DmaError::Limit(_))
         ));
-        let mut beyond = ram(0);
-        beyond.size = 8192;
         assert!(matches!(
-            GuestDma::map(fake.clone(), &[beyond], &FREE),
-            Err(DmaError::Unbacked(0))
+            GuestDma::map(fake.clone(), &[ram(u64::MAX - 0xffe)], &FREE),
+            Err(DmaError::OutOfRange { .. })
         ));
         assert!(fake.mapped.lock().unwrap().is_empty());
     }

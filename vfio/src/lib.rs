@@ -29,7 +29,7 @@ pub mod selection;
 pub use assignment::{AssignError, Assignment, OpenFunction, Placement};
 pub use container::{Container, OpenError};
 pub use device::VfioPciDevice;
-pub use dma::{DmaError, DmaMap, GuestDma, GuestRam};
+pub use dma::{DmaError, DmaMap, DmaRange, GuestDma};
 pub use host::{Bdf, HostFunction, MemoryLock, Sysfs};
 pub use ioctl::IommuInfo;
 pub use request::HostNotices;

@@ -92,9 +92,17 @@ impl Resets {
         }
     }
 
+    /// How a function is reset.
+    pub(crate) fn method(&self, bdf: Bdf) -> Option<&ResetMethod> {
+        self.functions
+            .iter()
+            .find(|(function, _)| *function == bdf)
+            .map(|(_, method)| method)
+    }
+
     /// A function has been stopped: it is reset, now or with the last function of its bus.
     pub(crate) fn arrived(&self, bdf: Bdf, io: &dyn DeviceIo) {
-        if self.functions.contains(&(bdf, ResetMethod::Function)) {
+        if self.method(bdf) == Some(&ResetMethod::Function) {
             log(bdf, "function", io.reset());
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

@@ -25,7 +25,10 @@ pub enum SelectionError {
     )]
     NoIommu(Bdf),
     /// Another driver has the function.
-    #[error("{function} is not on vfio-pci; give it over first: {}", bind_hint(&[.function.bdf]))]
+    #[error(
+        "{function} is not on vfio-pci; bind it to vfio-pci first: {}",
+        bind_hint(std::slice::from_ref(function))
+    )]
     NotOnVfio {
         /// The function and its present driver.
         function: HostFunction,
@@ -130,14 +133,15 @@ fn device_flags(functions: &[HostFunction]) -> String {
 }
 
 /// Shell lines that give functions to vfio-pci, by address: an id would also take another card of the same make.
-pub(crate) fn bind_hint(functions: &[Bdf]) -> String {
+pub(crate) fn bind_hint(functions: &[HostFunction]) -> String {
     let mut text = String::from("as root, `modprobe vfio-pci`");
-    for bdf in functions {
-        let _ = write!(
-            text,
-            ", `echo vfio-pci > /sys/bus/pci/devices/{bdf}/driver_override`, `echo {bdf} > \
-             /sys/bus/pci/devices/{bdf}/driver/unbind` if it has a driver, `echo {bdf} > /sys/bus/pci/drivers_probe`"
-        );
+    for HostFunction { bdf, driver, .. } in functions {
+        let path = format!("/sys/bus/pci/devices/{bdf}");
+        let _ = write!(text, ", `echo vfio-pci > {path}/driver_override`");
+        if driver.is_some() {
+            let _ = write!(text, ", `echo {bdf} > {path}/driver/unbind`");
+        }
+        let _ = write!(text, ", `echo {bdf} > /sys/bus/pci/drivers_probe`");
     }
     text
 }

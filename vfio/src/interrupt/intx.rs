@@ -60,7 +60,7 @@ impl Intx {
         // events from KVM lowers it.
         disable(wiring, VFIO_PCI_INTX_IRQ_INDEX);
         if let Err(error) = wiring.fabric.disconnect_level(self.gsi, &self.trigger) {
-            tracing::debug!("GSI {} was not disconnected: {error}", self.gsi);
+            tracing::trace!("GSI {} was not disconnected: {error}", self.gsi);
         }
         // Counts left over would be taken for interrupts when the pin is used again.
         let _ = self.trigger.read();

@@ -152,7 +152,7 @@ impl Interrupts {
             Mode::Msix => "MSI-X",
             Mode::Off => "",
         };
-        tracing::debug!("{}: interrupts now {:?}", self.bdf, self.mode);
+        tracing::trace!("{}: interrupts now {:?}", self.bdf, self.mode);
         self.note(name, result);
     }
 
@@ -189,6 +189,6 @@ impl Interrupts {
 /// Disables an interrupt index. That it was not enabled is no trouble.
 fn disable(wiring: &Wiring, index: u32) {
     if let Err(error) = wiring.io.set_irqs(&IrqRequest::disable(index)) {
-        tracing::debug!("disabling interrupt index {index}: {error}");
+        tracing::trace!("disabling interrupt index {index}: {error}");
     }
 }
