@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use vfio::Bdf;
 
-use super::value::MemorySize;
+use super::value::{MemorySize, ValueError};
+use crate::exit::{ExitStatus, Failure};
 
 /// A configuration that is not used.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +149,18 @@ pub enum ConfigError {
     /// No place for the UEFI variables.
     #[error("there is no place to keep UEFI variables: neither XDG_STATE_HOME nor HOME is set; give `vars`")]
     NoStateHome,
+}
+
+impl Failure for ConfigError {
+    fn status(&self) -> ExitStatus {
+        ExitStatus::Configuration
+    }
+}
+
+impl Failure for ValueError {
+    fn status(&self) -> ExitStatus {
+        ExitStatus::Configuration
+    }
 }
 
 fn in_section(section: &str) -> String {
