@@ -64,10 +64,10 @@ struct Settings {
     #[arg(long, value_name = "stdio|file=PATH|none")]
     serial: Option<SerialTarget>,
     /// Keep the guest from seeing KVM [default: on with a display adapter assigned]
-    #[arg(long, value_name = "on|off")]
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
     hide_kvm: Option<Switch>,
     /// Let CPUID say that there is a hypervisor [default: on]
-    #[arg(long, value_name = "on|off")]
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
     hypervisor_bit: Option<Switch>,
     /// Linux kernel to start without firmware: bzImage or vmlinux with PVH entry
     #[arg(long, value_name = "FILE")]
@@ -76,7 +76,7 @@ struct Settings {
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// Command line of the kernel
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// What the real-time clock shows [default: utc]
     #[arg(long, value_name = "utc|localtime")]
@@ -204,7 +204,7 @@ mod tests {
     fn every_flag_reaches_its_setting() {
         let words = "--name a --memory 8G --cpus 4 --firmware auto --vars V.fd --disk path=a.img,bootindex=1 \
                      --disk path=b.img,readonly --device 0000:01:00.0 --device 01:00.1 --serial file=s.log \
-                     --hide-kvm off --hypervisor-bit on --kernel k --initrd i --cmdline quiet --rtc localtime \
+                     --hide-kvm off --hypervisor-bit on --kernel k --initrd i --cmdline -s --rtc localtime \
                      --phys-bits 39 --identity product=P --identity oem-id=ACME --debug-log d.log";
         let words: Vec<&str> = words.split_whitespace().collect();
         let config = configuration(parse(&words).unwrap()).unwrap();
@@ -230,7 +230,7 @@ mod tests {
         );
         assert_eq!(config.identity.product.as_deref(), Some("P"));
         assert_eq!(config.identity.oem_id.as_deref(), Some("ACME"));
-        assert_eq!(config.cmdline.as_deref(), Some("quiet"));
+        assert_eq!(config.cmdline.as_deref(), Some("-s"));
     }
 
     #[test]
