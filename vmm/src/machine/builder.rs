@@ -14,7 +14,7 @@ use devices::{HostMapping, InterruptFabric};
 use firmware::acpi::{self, intx_gsi};
 use firmware::ovmf::LoadedFirmware;
 use firmware::{AddressRange, e820, fw_cfg_files, mmio64};
-use vfio::{GuestDma, GuestRam as DmaRam, Placement, RomSource, VfioPciDevice};
+use vfio::{DmaRange, GuestDma, Placement, RomSource, VfioPciDevice};
 
 use super::address_space::{AddressSpace, Decoded, Source};
 use super::board::{Board, BoardOptions, Chipset, FirmwareParts};
@@ -220,11 +220,9 @@ impl Populated {
         let regions: Vec<_> = ram
             .ranges
             .iter()
-            .map(|range| DmaRam {
+            .map(|range| DmaRange {
                 gpa: range.gpa,
                 mapping: Arc::clone(&range.mapping),
-                offset: 0,
-                size: range.mapping.len() as u64,
             })
             .collect();
         let dma = GuestDma::map(Arc::clone(plan.assignment.container()) as _, &regions, &plan.lock)?;
