@@ -1,5 +1,6 @@
 //! The lab and the scenarios that run in it.
 
+pub mod bench;
 pub mod lab;
 pub mod scenario;
 pub mod scenarios;

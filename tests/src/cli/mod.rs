@@ -1,5 +1,6 @@
 //! The lab's command line: a file a subcommand.
 
+mod bench;
 mod prepare;
 mod run;
 mod shell;
@@ -33,6 +34,8 @@ enum Command {
     Shell(shell::Shell),
     /// Formatting, lints, unit tests, and the scenarios in the lab host
     Test(test::Test),
+    /// Figures of tenon beside QEMU's in the same lab host
+    Bench(bench::Bench),
 }
 
 /// What a subcommand ends with.
@@ -45,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Shell(shell) => shell.run(),
         Command::Test(test) => test.run(),
+        Command::Bench(bench) => bench.run(),
     };
     outcome.unwrap_or_else(|error| {
         eprint!("cargo lab: {error}");
