@@ -1,1 +1,3 @@
 //! The lab and the scenarios that run in it.
+
+pub mod guest;
