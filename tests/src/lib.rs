@@ -1,3 +1,4 @@
 //! The lab and the scenarios that run in it.
 
 pub mod guest;
+pub mod see;
