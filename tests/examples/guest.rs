@@ -9,6 +9,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["disk", roots, out, cmdline] => disk(roots, Path::new(out), Boot::Grub(GrubConfig::new(cmdline))),
+        ["graphical-disk", roots, out, cmdline] => {
+            disk(roots, Path::new(out), Boot::Grub(GrubConfig::new(cmdline).graphical()))
+        }
         ["shell-disk", roots, out, cmdline] => disk(roots, Path::new(out), Boot::Shell(cmdline.into())),
         ["cmdline", disk, cmdline] => Ok(GuestDisk::reconfigure(Path::new(disk), &GrubConfig::new(cmdline))?),
         ["direct", roots, folder] => direct(roots, Path::new(folder)),

@@ -1,4 +1,5 @@
 //! The lab and the scenarios that run in it.
 
 pub mod guest;
+pub mod lab;
 pub mod see;

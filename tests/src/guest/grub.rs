@@ -9,11 +9,14 @@ pub const CONFIG_SIZE: usize = 4096;
 /// First line of every `grub.cfg`, by which it is found in an image.
 pub(super) const HEADER: &str = "# tenon lab guest, GRUB configuration";
 
+const GRAPHICAL: &str = "loadfont /EFI/debian/fonts/ascii.pf2\nset gfxmode=auto\nterminal_output gfxterm";
+
 /// What GRUB shows and starts.
 #[derive(Debug, Clone)]
 pub struct GrubConfig {
     cmdline: String,
     seconds: u32,
+    graphical: bool,
 }
 
 impl GrubConfig {
@@ -32,19 +35,33 @@ impl GrubConfig {
         self
     }
 
+    /// Draws the menu with GRUB's own font instead of through the firmware's text console. Slow: each second of the menu
+    /// takes several in an emulated machine.
+    #[must_use]
+    pub fn graphical(mut self) -> Self {
+        self.graphical = true;
+        self
+    }
+
     /// The file, padded with line ends to [`CONFIG_SIZE`].
     ///
     /// # Errors
     /// [`Error::ConfigTooLong`].
     pub fn render(&self) -> Result<Vec<u8>> {
-        let Self { cmdline, seconds } = self;
+        let Self {
+            cmdline,
+            seconds,
+            graphical,
+        } = self;
+        let terminal = if *graphical {
+            GRAPHICAL
+        } else {
+            "terminal_output console"
+        };
         let text = format!(
             "{HEADER}\n\
              search --file --set=root /tenon/vmlinuz\n\
-             loadfont /EFI/debian/fonts/ascii.pf2\n\
-             set gfxmode=auto\n\
-             set gfxpayload=keep\n\
-             terminal_output gfxterm\n\
+             {terminal}\n\
              set timeout={seconds}\n\
              set default=0\n\
              menuentry '{MENU_TITLE}' {{\n\

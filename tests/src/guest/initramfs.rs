@@ -1,5 +1,8 @@
-use super::{Error, Kernel, Result, Roots, cpio::Cpio, elf, tone};
-use std::fs;
+use super::{Error, Kernel, Result, Roots, elf, tone};
+use crate::lab::cpio::Archive;
+use std::{collections::HashSet, fs, io};
+
+type Cpio = Archive<Vec<u8>>;
 
 /// The modules of each thing the guest can be asked for; `init.sh` loads a group when a word needs it.
 /// The generic codec comes before the controller: the latter gives up when it finds none.
@@ -97,49 +100,64 @@ impl<'a> Initramfs<'a> {
     /// # Errors
     /// A package is missing, or a file of one is not what it should be.
     pub fn build(&self) -> Result<Vec<u8>> {
-        let mut cpio = Cpio::default();
+        let mut cpio = Archive::new(Vec::new());
         for folder in ["dev", "proc", "sys", "tmp", "root"] {
-            cpio.folder(folder);
+            cpio.dir(folder).map_err(whole)?;
         }
-        cpio.program("init", INIT.as_bytes());
-        cpio.program("bin/busybox", &self.roots.read(&["usr/bin/busybox", "bin/busybox"])?);
+        cpio.file("init", 0o755, INIT.as_bytes()).map_err(whole)?;
+        cpio.file(
+            "bin/busybox",
+            0o755,
+            &self.roots.read(&["usr/bin/busybox", "bin/busybox"])?,
+        )
+        .map_err(whole)?;
         for applet in APPLETS {
-            cpio.link(&format!("bin/{applet}"), "busybox");
+            cpio.link(&format!("bin/{applet}"), "busybox").map_err(whole)?;
         }
         self.sound(&mut cpio)?;
         self.modules(&mut cpio)?;
-        Ok(cpio.finish())
+        cpio.finish().map_err(whole)
     }
 
     fn sound(&self, cpio: &mut Cpio) -> Result<()> {
-        let programs = ["aplay", "amixer"].map(|name| (name, self.roots.find(&[&format!("usr/bin/{name}")])));
-        let mut paths = Vec::new();
-        for (name, path) in programs {
-            let path = path?;
-            cpio.program(&format!("bin/{name}"), &fs::read(&path).map_err(Error::io(&path))?);
-            paths.push(path);
+        let programs = ["aplay", "amixer"].map(|name| self.roots.find(&[&format!("usr/bin/{name}")]));
+        let programs = programs.into_iter().collect::<Result<Vec<_>>>()?;
+        for (name, path) in ["aplay", "amixer"].iter().zip(&programs) {
+            let bytes = fs::read(path).map_err(Error::io(path))?;
+            cpio.file(&format!("bin/{name}"), 0o755, &bytes).map_err(whole)?;
         }
-        for (name, path) in elf::libraries(self.roots, &paths)? {
-            cpio.program(&format!("lib64/{name}"), &fs::read(&path).map_err(Error::io(&path))?);
+        for (name, path) in elf::libraries(self.roots, &programs)? {
+            let bytes = fs::read(&path).map_err(Error::io(&path))?;
+            cpio.file(&format!("lib64/{name}"), 0o755, &bytes).map_err(whole)?;
         }
-        cpio.link("lib", "lib64");
-        cpio.file("etc/alsa.conf", SOUND_CONFIG.as_bytes());
-        cpio.file("tone.raw", &tone::second());
-        Ok(())
+        cpio.link("lib", "lib64").map_err(whole)?;
+        cpio.file("etc/alsa.conf", 0o644, SOUND_CONFIG.as_bytes())
+            .map_err(whole)?;
+        cpio.file("tone.raw", 0o644, &tone::second()).map_err(whole)
     }
 
     fn modules(&self, cpio: &mut Cpio) -> Result<()> {
-        let mut added = std::collections::HashSet::new();
+        let mut added = HashSet::new();
         for (group, wanted) in GROUPS {
             let mut order = String::new();
             for module in self.kernel.closure(wanted)? {
                 order += &format!("{}\n", module.name);
                 if added.insert(module.name.clone()) {
-                    cpio.file(&format!("modules/{}.ko", module.name), &module.object);
+                    cpio.file(&format!("modules/{}.ko", module.name), 0o644, &module.object)
+                        .map_err(whole)?;
                 }
             }
-            cpio.file(&format!("modules/{group}"), order.as_bytes());
+            cpio.file(&format!("modules/{group}"), 0o644, order.as_bytes())
+                .map_err(whole)?;
         }
         Ok(())
+    }
+}
+
+/// The archive is made in memory; only one too large for its format fails.
+fn whole(source: io::Error) -> Error {
+    Error::Io {
+        path: "initramfs".into(),
+        source,
     }
 }

@@ -4,7 +4,6 @@
 //! What the guest does is told on its kernel command line: `tenon.do=word,word=argument,...` (`init.sh` is the list of
 //! words). Each answer is one line `@@ key=value` on the serial console, read back by [`Marks`].
 
-mod cpio;
 mod disk;
 mod elf;
 mod grub;
@@ -22,7 +21,7 @@ pub use disk::{Boot, GuestDisk, VARIABLE_GUID};
 pub use grub::{CONFIG_SIZE, GrubConfig, MENU_TITLE};
 pub use initramfs::Initramfs;
 pub use kernel::{Kernel, extract_vmlinux};
-pub use marks::{Mark, Marks};
+pub use marks::{Mark, Marks, field};
 pub use roots::Roots;
 
 use std::{io, path::PathBuf};

@@ -1,4 +1,5 @@
 use super::{Error, Result};
+use crate::lab::Root;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -61,5 +62,11 @@ impl Roots {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().map(PathBuf::as_path)
+    }
+}
+
+impl From<&Root> for Roots {
+    fn from(root: &Root) -> Self {
+        Self::new([root.path()])
     }
 }

@@ -52,7 +52,11 @@ impl Image {
     /// A picture of one colour.
     #[must_use]
     pub fn filled(width: usize, height: usize, pixel: Pixel) -> Self {
-        Self { width, height, pixels: vec![pixel; width * height] }
+        Self {
+            width,
+            height,
+            pixels: vec![pixel; width * height],
+        }
     }
 
     /// Reads a PPM (P6) as QEMU's `screendump` writes it, or a PNG, told apart by their first bytes.
@@ -61,7 +65,12 @@ impl Image {
     /// The file cannot be read, or is neither, or is cut short.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = fs::read(path).map_err(io_error(path))?;
-        if bytes.starts_with(b"P6") { ppm(&bytes) } else { png(&bytes) }.map_err(format_error(path))
+        if bytes.starts_with(b"P6") {
+            ppm(&bytes)
+        } else {
+            png(&bytes)
+        }
+        .map_err(format_error(path))
     }
 
     /// Writes a PNG.
@@ -75,20 +84,28 @@ impl Image {
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::High);
-        let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(self.pixels.as_flattened()));
+        let written = encoder
+            .write_header()
+            .and_then(|mut writer| writer.write_image_data(self.pixels.as_flattened()));
         written.map_err(|error| format_error(path)(error.to_string()))
     }
 
     /// The pixel at a place; none outside.
     #[must_use]
     pub fn at(&self, x: usize, y: usize) -> Option<Pixel> {
-        if x < self.width { self.pixels.get(y * self.width + x).copied() } else { None }
+        if x < self.width {
+            self.pixels.get(y * self.width + x).copied()
+        } else {
+            None
+        }
     }
 
     /// One row; empty outside.
     #[must_use]
     pub fn row(&self, y: usize) -> &[Pixel] {
-        self.pixels.get(y * self.width..(y + 1) * self.width).unwrap_or_default()
+        self.pixels
+            .get(y * self.width..(y + 1) * self.width)
+            .unwrap_or_default()
     }
 
     /// All pixels, row by row.
@@ -102,7 +119,9 @@ impl Image {
     pub fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Self {
         let width = width.min(self.width.saturating_sub(x));
         let height = height.min(self.height.saturating_sub(y));
-        let pixels = (y..y + height).flat_map(|y| self.row(y)[x..x + width].iter().copied()).collect();
+        let pixels = (y..y + height)
+            .flat_map(|y| self.row(y)[x..x + width].iter().copied())
+            .collect();
         Self { width, height, pixels }
     }
 
@@ -125,11 +144,19 @@ fn ppm(bytes: &[u8]) -> Result<Image, String> {
     // Width, height and the largest value, each behind white space or a comment; then one white space.
     while numbers.len() < 3 {
         match bytes.get(at) {
-            Some(b'#') => at += bytes[at..].iter().position(|&byte| byte == b'\n').ok_or("a comment without end")?,
+            Some(b'#') => {
+                at += bytes[at..]
+                    .iter()
+                    .position(|&byte| byte == b'\n')
+                    .ok_or("a comment without end")?
+            }
             Some(byte) if byte.is_ascii_whitespace() => at += 1,
             Some(byte) if byte.is_ascii_digit() => {
-                let digits: String =
-                    bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).map(|&byte| char::from(byte)).collect();
+                let digits: String = bytes[at..]
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_digit())
+                    .map(|&byte| char::from(byte))
+                    .collect();
                 at += digits.len();
                 numbers.push(digits.parse::<usize>().map_err(|error| error.to_string())?);
             }
@@ -140,10 +167,17 @@ fn ppm(bytes: &[u8]) -> Result<Image, String> {
     if largest != 255 {
         return Err(format!("PPM with values up to {largest}, not 255"));
     }
-    let size = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3)).ok_or("an absurd size")?;
+    let size = width
+        .checked_mul(height)
+        .and_then(|pixels| pixels.checked_mul(3))
+        .ok_or("an absurd size")?;
     let data = bytes.get(at + 1..).and_then(|data| data.get(..size));
     let data = data.ok_or_else(|| format!("PPM of {width}x{height} is cut short"))?;
-    Ok(Image { width, height, pixels: triples(data) })
+    Ok(Image {
+        width,
+        height,
+        pixels: triples(data),
+    })
 }
 
 fn png(bytes: &[u8]) -> Result<Image, String> {
@@ -152,9 +186,16 @@ fn png(bytes: &[u8]) -> Result<Image, String> {
     let mut data = vec![0; reader.output_buffer_size().ok_or("an absurd size")?];
     let info = reader.next_frame(&mut data).map_err(|error| error.to_string())?;
     if (info.color_type, info.bit_depth) != (png::ColorType::Rgb, png::BitDepth::Eight) {
-        return Err(format!("PNG of {:?}, {:?} bits: only 8-bit RGB is read", info.color_type, info.bit_depth));
+        return Err(format!(
+            "PNG of {:?}, {:?} bits: only 8-bit RGB is read",
+            info.color_type, info.bit_depth
+        ));
     }
-    Ok(Image { width: info.width as usize, height: info.height as usize, pixels: triples(&data) })
+    Ok(Image {
+        width: info.width as usize,
+        height: info.height as usize,
+        pixels: triples(&data),
+    })
 }
 
 fn triples(data: &[u8]) -> Vec<Pixel> {
@@ -175,7 +216,11 @@ mod tests {
 
     #[test]
     fn a_picture_still_being_written_is_refused() {
-        assert!(ppm(b"P6\n2 1\n255\n\x01\x02\x03\x04").unwrap_err().contains("cut short"));
+        assert!(
+            ppm(b"P6\n2 1\n255\n\x01\x02\x03\x04")
+                .unwrap_err()
+                .contains("cut short")
+        );
         assert!(ppm(b"P6\n2").unwrap_err().contains("cut short"));
         assert!(ppm(b"P6\n99999999999 99999999999\n255\n").is_err());
         assert!(ppm(b"P6\n1 1\n65535\n000000").is_err());

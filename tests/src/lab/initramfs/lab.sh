@@ -1,0 +1,38 @@
+# Shell functions for scripts in the lab host; sourced by every one of them.
+
+# bind_vfio BDF...: hands functions to vfio-pci by driver_override, as a user would by hand.
+bind_vfio() {
+    for bdf in "$@"; do
+        dev=/sys/bus/pci/devices/$bdf
+        [ -d "$dev" ] || { echo "bind_vfio: no $bdf" >&2; return 1; }
+        echo vfio-pci > "$dev/driver_override"
+        [ -e "$dev/driver" ] && echo "$bdf" > "$dev/driver/unbind"
+        echo "$bdf" > /sys/bus/pci/drivers_probe
+        [ "$(driver_of "$bdf")" = vfio-pci ] || { echo "bind_vfio: $bdf did not bind" >&2; return 1; }
+    done
+}
+
+# unbind_vfio BDF...: the way back.
+unbind_vfio() {
+    for bdf in "$@"; do
+        dev=/sys/bus/pci/devices/$bdf
+        [ -e "$dev/driver" ] && echo "$bdf" > "$dev/driver/unbind"
+        echo > "$dev/driver_override"
+        echo "$bdf" > /sys/bus/pci/drivers_probe
+    done
+}
+
+# driver_of BDF: the driver's name, or nothing.
+driver_of() {
+    driver=$(readlink "/sys/bus/pci/devices/$1/driver") && echo "${driver##*/}"
+}
+
+# group_of BDF: the IOMMU group's number.
+group_of() {
+    group=$(readlink "/sys/bus/pci/devices/$1/iommu_group") && echo "${group##*/}"
+}
+
+# members_of GROUP: the functions in it, one a line.
+members_of() {
+    ls "/sys/kernel/iommu_groups/$1/devices"
+}

@@ -1,0 +1,17 @@
+//! The lab host: a software-emulated AMD machine with SVM and an IOMMU, running a stock Debian kernel.
+
+pub mod channel;
+pub mod command;
+pub mod cpio;
+pub mod host;
+pub mod initramfs;
+pub mod layout;
+pub mod product;
+pub mod qmp;
+pub mod store;
+pub mod wire;
+
+pub use channel::{Event, Job, Output};
+pub use host::{Config, HostError, LabHost};
+pub use layout::{Hardware, bdf};
+pub use store::{Root, Set, Store, StoreError};
