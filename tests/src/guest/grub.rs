@@ -25,6 +25,7 @@ impl GrubConfig {
         Self {
             cmdline: cmdline.into(),
             seconds: 5,
+            graphical: false,
         }
     }
 

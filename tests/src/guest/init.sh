@@ -231,7 +231,7 @@ tone() {
 
 # Plays $3 seconds on the card $1 of the function $2.
 tone_on() {
-    amixer -q -c "$1" sset Master 100% unmute 2>/dev/null || say "mixer $2=no Master"
+    amixer -q -D hw:"$1" sset Master 100% unmute 2>/tmp/amixer || say "mixer $2=$(tail -n 1 /tmp/amixer)"
     interrupts "$1"
     before=$COUNT
     played=0
@@ -299,10 +299,15 @@ display() {
     say "display=$name size=$size"
 }
 
+# Keeps the kernel's messages (they stay in its log) out of a picture.
+silence() { dmesg -n 1; }
+
 console() {
+    silence
     {
         printf '\033[2J\033[H\033[?25l'
         printf '\n  TENON GUEST CONSOLE\n\n'
+        printf '  %s\n' "Linux $(uname -r)"
         printf '  The quick brown fox jumps over the lazy dog 0123456789\n'
     } >/dev/tty0
     say console
@@ -325,6 +330,7 @@ times() {
 # (a shell variable cannot hold that).
 frame() {
     await /dev/fb0 || { say "error=no /dev/fb0"; return; }
+    silence
     printf '\033[2J\033[?25l' >/dev/tty0
     IFS=, read -r width height </sys/class/graphics/fb0/virtual_size
     read -r bits </sys/class/graphics/fb0/bits_per_pixel

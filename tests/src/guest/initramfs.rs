@@ -9,10 +9,7 @@ type Cpio = Archive<Vec<u8>>;
 const GROUPS: [(&str, &[&str]); 6] = [
     ("disk", &["virtio_blk"]),
     ("display", &["bochs"]),
-    (
-        "sound",
-        &["snd_hda_codec_generic", "snd_hda_codec_hdmi", "snd_hda_intel"],
-    ),
+    ("sound", &["snd_hda_codec_generic", "snd_hda_intel"]),
     ("variables", &["efivarfs"]),
     ("processor", &["cpuid", "msr"]),
     ("button", &["button", "evdev"]),
@@ -69,6 +66,7 @@ const APPLETS: &[&str] = &[
     "touch",
     "tr",
     "umount",
+    "uname",
     "uniq",
     "uptime",
     "usleep",
