@@ -1,5 +1,6 @@
 //! The lab and the scenarios that run in it.
 
 pub mod guest;
+pub mod hear;
 pub mod lab;
 pub mod see;

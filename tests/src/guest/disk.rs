@@ -127,7 +127,7 @@ impl<'a> GuestDisk<'a> {
         at.map(|index| ESP_START + index as u64 * SECTOR).ok_or_else(|| {
             Error::format(
                 path,
-                "not a disk of the lab's guest with GRUB: no grub.cfg of ours in it",
+                &"not a disk of the lab's guest with GRUB: no grub.cfg of ours in it",
             )
         })
     }

@@ -1,6 +1,6 @@
 use super::{Error, Result, Roots};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     path::{Path, PathBuf},
 };
@@ -19,11 +19,11 @@ pub fn libraries(roots: &Roots, programs: &[PathBuf]) -> Result<BTreeMap<String,
     let mut pending: BTreeSet<PathBuf> = programs.iter().cloned().collect();
     while let Some(file) = pending.pop_first() {
         let bytes = fs::read(&file).map_err(Error::io(&file))?;
-        for name in needed(&bytes).ok_or_else(|| Error::format(&file, "not a dynamically linked ELF file"))? {
-            if !found.contains_key(&name) {
-                let path = library(roots, &name)?;
+        for name in needed(&bytes).ok_or_else(|| Error::format(&file, &"not a dynamically linked ELF file"))? {
+            if let Entry::Vacant(place) = found.entry(name) {
+                let path = library(roots, place.key())?;
                 pending.insert(path.clone());
-                found.insert(name, path);
+                place.insert(path);
             }
         }
     }

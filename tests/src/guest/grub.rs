@@ -20,11 +20,11 @@ pub struct GrubConfig {
 }
 
 impl GrubConfig {
-    /// Boots the guest's kernel with this command line after a menu of 5 seconds.
+    /// Boots the guest's kernel with this command line after a menu of 2 seconds.
     pub fn new(cmdline: impl Into<String>) -> Self {
         Self {
             cmdline: cmdline.into(),
-            seconds: 5,
+            seconds: 2,
             graphical: false,
         }
     }

@@ -314,7 +314,7 @@ console() {
 }
 
 # $1 repeated $2 times.
-times() {
+repeat() {
     out=
     unit=$1
     number=$2
@@ -342,16 +342,16 @@ frame() {
     blue=$(printf '\340\060\060\001')
     yellow=$(printf '\040\340\340\001')
     half=$((width / 2 - 32))
-    side=$(times "$white" 32)
-    full=$(times "$white" "$width")
-    upper=$side$(times "$red" $half)$(times "$green" $half)$side
-    lower=$side$(times "$blue" $half)$(times "$yellow" $half)$side
-    {
-        times "$full" 32
-        times "$upper" $((height / 2 - 32))
-        times "$lower" $((height / 2 - 32))
-        times "$full" 32
-    } >/dev/fb0
+    # One line each to a file, the picture from these files: large strings are slow in the shell.
+    side=$(repeat "$white" 32)
+    repeat "$white" "$width" >/tmp/full
+    printf '%s' "$side$(repeat "$red" $half)$(repeat "$green" $half)$side" >/tmp/upper
+    printf '%s' "$side$(repeat "$blue" $half)$(repeat "$yellow" $half)$side" >/tmp/lower
+    edge=$(repeat "/tmp/full " 32)
+    rows=$((height / 2 - 32))
+    cat $edge $(repeat "/tmp/upper " $rows) $(repeat "/tmp/lower " $rows) $edge >/tmp/frame
+    # In one write: after many small ones the driver forgets to show some lines (bochs-drm of Linux 6.12).
+    dd if=/tmp/frame of=/dev/fb0 bs=16M 2>/dev/null
     say "frame=${width}x$height"
 }
 

@@ -7,7 +7,7 @@ type Cpio = Archive<Vec<u8>>;
 /// The modules of each thing the guest can be asked for; `init.sh` loads a group when a word needs it.
 /// The generic codec comes before the controller: the latter gives up when it finds none.
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("disk", &["virtio_blk"]),
+    ("disk", &["virtio_pci", "virtio_blk"]),
     ("display", &["bochs"]),
     ("sound", &["snd_hda_codec_generic", "snd_hda_intel"]),
     ("variables", &["efivarfs"]),

@@ -135,12 +135,12 @@ fn dependencies(object: &[u8]) -> Vec<String> {
 pub fn extract_vmlinux(image: &Path) -> Result<Vec<u8>> {
     let bytes = fs::read(image).map_err(Error::io(image))?;
     let payload =
-        payload(&bytes).ok_or_else(|| Error::format(image, "not a bzImage of boot protocol 2.08 or later"))?;
+        payload(&bytes).ok_or_else(|| Error::format(image, &"not a bzImage of boot protocol 2.08 or later"))?;
     let elf = unpack::unpack(image, payload.to_vec())?;
     if elf.starts_with(b"\x7fELF") {
         Ok(elf)
     } else {
-        Err(Error::format(image, "its payload is no xz or zstd of an ELF file"))
+        Err(Error::format(image, &"its payload is no xz or zstd of an ELF file"))
     }
 }
 

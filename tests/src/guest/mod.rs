@@ -24,7 +24,7 @@ pub use kernel::{Kernel, extract_vmlinux};
 pub use marks::{Mark, Marks, field};
 pub use roots::Roots;
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 /// What can go wrong while the guest is being built.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
-    fn format(path: impl Into<PathBuf>, why: impl ToString) -> Self {
+    fn format(path: impl Into<PathBuf>, why: &dyn fmt::Display) -> Self {
         Self::Format {
             path: path.into(),
             why: why.to_string(),

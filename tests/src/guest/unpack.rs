@@ -23,8 +23,8 @@ pub fn unpack(path: &Path, packed: Vec<u8>) -> Result<Vec<u8>> {
         let mut stream = lzma_rust2::XzReader::new(Cursor::new(packed), false);
         stream.read_to_end(&mut bytes).map_err(Error::io(path))?;
     } else if packed.starts_with(ZSTD) {
-        let mut stream =
-            ruzstd::decoding::StreamingDecoder::new(Cursor::new(packed)).map_err(|error| Error::format(path, error))?;
+        let mut stream = ruzstd::decoding::StreamingDecoder::new(Cursor::new(packed))
+            .map_err(|error| Error::format(path, &error))?;
         stream.read_to_end(&mut bytes).map_err(Error::io(path))?;
     } else {
         return Ok(packed);

@@ -73,6 +73,14 @@ impl Image {
         .map_err(format_error(path))
     }
 
+    /// Reads a PNG in memory.
+    ///
+    /// # Errors
+    /// It is none, or not of 8-bit RGB.
+    pub fn from_png(bytes: &[u8]) -> Result<Self, String> {
+        png(bytes)
+    }
+
     /// Writes a PNG.
     ///
     /// # Errors
@@ -145,10 +153,8 @@ fn ppm(bytes: &[u8]) -> Result<Image, String> {
     while numbers.len() < 3 {
         match bytes.get(at) {
             Some(b'#') => {
-                at += bytes[at..]
-                    .iter()
-                    .position(|&byte| byte == b'\n')
-                    .ok_or("a comment without end")?
+                let end = bytes[at..].iter().position(|&byte| byte == b'\n');
+                at += end.ok_or("a comment without end")?;
             }
             Some(byte) if byte.is_ascii_whitespace() => at += 1,
             Some(byte) if byte.is_ascii_digit() => {
