@@ -139,7 +139,7 @@ pub fn kernel_log(image: &Image) -> Vec<String> {
 /// Whether the guest's frame fills the picture. A few pixels may be wrong (a cursor), a line of text may not.
 #[must_use]
 pub fn frame(image: &Image) -> bool {
-    if image.width <= 2 * BORDER || image.height <= 2 * BORDER {
+    if image.width <= 2 * BORDER || image.height <= 2 * BORDER || image.at(0, 0) != Some(WHITE) {
         return false;
     }
     let right = image.pixels().iter().enumerate().filter(|(index, pixel)| {

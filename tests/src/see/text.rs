@@ -63,7 +63,11 @@ impl Stencil {
         let places = (image.width + 1).checked_sub(self.width)?;
         let inks = &image.row(y + self.ink.y)[self.ink.x..];
         let papers = &image.row(y + self.paper.y)[self.paper.x..];
-        // Nearly every place of a picture has one colour and ends here.
+        // Nearly every row of a picture has one colour and ends here.
+        let length = inks.len().min(papers.len());
+        if inks[..length].as_flattened() == papers[..length].as_flattened() {
+            return None;
+        }
         let differing = inks
             .iter()
             .zip(papers)
