@@ -3,4 +3,6 @@
 pub mod guest;
 pub mod hear;
 pub mod lab;
+pub mod scenario;
+pub mod scenarios;
 pub mod see;

@@ -32,7 +32,7 @@ fn main() -> io::Result<()> {
     loop {
         let message = Message::read(&mut input)?;
         match message.kind {
-            Kind::Exec => start(&port, &jobs, message),
+            Kind::Exec => start(&port, &jobs, &message),
             Kind::Stdin => with_job(&jobs, message.job, |job| {
                 if let Some(stdin) = &job.stdin {
                     // A script that reads no more is no error.
@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
             }),
             Kind::StdinEnd => with_job(&jobs, message.job, |job| job.stdin = None),
             Kind::Kill => with_job(&jobs, message.job, |job| {
-                kill(job.group, &String::from_utf8_lossy(&message.payload))
+                kill(job.group, &String::from_utf8_lossy(&message.payload));
             }),
             Kind::Hello | Kind::Stdout | Kind::Stderr | Kind::Exit => {}
         }
@@ -83,7 +83,7 @@ fn kill(group: u32, signal: &str) {
         .status();
 }
 
-fn start(port: &Port, jobs: &Jobs, message: Message) {
+fn start(port: &Port, jobs: &Jobs, message: &Message) {
     let number = message.job;
     let script = String::from_utf8_lossy(&message.payload).into_owned();
     let mut command = Command::new("/bin/sh");

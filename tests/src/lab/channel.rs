@@ -143,15 +143,17 @@ impl Channel {
             jobs.open.insert(number, sender);
             number
         };
-        let job = Job {
+        let input = Input {
             number,
-            events,
             shared: Arc::clone(&self.shared),
+        };
+        input.send(Kind::Exec, script.as_bytes())?;
+        Ok(Job {
+            input,
+            events,
             script: script.to_owned(),
             status: None,
-        };
-        job.send(Kind::Exec, script.as_bytes())?;
-        Ok(job)
+        })
     }
 }
 
@@ -185,38 +187,17 @@ impl Shared {
 /// A script running in L1. Letting go of it does not end it.
 #[derive(Debug)]
 pub struct Job {
-    number: u32,
+    input: Input,
     events: Receiver<Event>,
-    shared: Arc<Shared>,
     script: String,
     status: Option<i32>,
 }
 
 impl Job {
-    /// Sends bytes to its standard input.
-    ///
-    /// # Errors
-    /// When the channel is gone.
-    pub fn stdin(&self, bytes: &[u8]) -> Result<(), ChannelError> {
-        bytes
-            .chunks(MAX_PAYLOAD)
-            .try_for_each(|chunk| self.send(Kind::Stdin, chunk))
-    }
-
-    /// Ends its standard input.
-    ///
-    /// # Errors
-    /// When the channel is gone.
-    pub fn close_stdin(&self) -> Result<(), ChannelError> {
-        self.send(Kind::StdinEnd, &[])
-    }
-
-    /// Sends a signal, by its name without `SIG`, to it and all that it started.
-    ///
-    /// # Errors
-    /// When the channel is gone.
-    pub fn kill(&self, signal: &str) -> Result<(), ChannelError> {
-        self.send(Kind::Kill, signal.as_bytes())
+    /// The other direction: its standard input and signals, to be used from anywhere.
+    #[must_use]
+    pub fn input(&self) -> Input {
+        self.input.clone()
     }
 
     /// The next thing it says, or nothing if it is silent for `limit` of wall time.
@@ -250,7 +231,7 @@ impl Job {
                 Some(Event::Exit(status)) => return Ok(status),
                 Some(event) => each(&event),
                 None => {
-                    self.kill("KILL")?;
+                    self.input.kill("KILL")?;
                     return Err(ChannelError::Timeout {
                         what: self.script.clone(),
                         limit,
@@ -277,6 +258,41 @@ impl Job {
             stdout: text(stdout),
             stderr: text(stderr),
         })
+    }
+}
+
+/// The way into a running script.
+#[derive(Debug, Clone)]
+pub struct Input {
+    number: u32,
+    shared: Arc<Shared>,
+}
+
+impl Input {
+    /// Sends bytes to its standard input.
+    ///
+    /// # Errors
+    /// When the channel is gone.
+    pub fn stdin(&self, bytes: &[u8]) -> Result<(), ChannelError> {
+        bytes
+            .chunks(MAX_PAYLOAD)
+            .try_for_each(|chunk| self.send(Kind::Stdin, chunk))
+    }
+
+    /// Ends its standard input.
+    ///
+    /// # Errors
+    /// When the channel is gone.
+    pub fn close(&self) -> Result<(), ChannelError> {
+        self.send(Kind::StdinEnd, &[])
+    }
+
+    /// Sends a signal, by its name without `SIG`, to it and all that it started.
+    ///
+    /// # Errors
+    /// When the channel is gone.
+    pub fn kill(&self, signal: &str) -> Result<(), ChannelError> {
+        self.send(Kind::Kill, signal.as_bytes())
     }
 
     fn send(&self, kind: Kind, payload: &[u8]) -> Result<(), ChannelError> {

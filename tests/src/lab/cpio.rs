@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// File type bits of `st_mode` (inode(7)).
@@ -52,12 +53,12 @@ impl<W: Write> Archive<W> {
         })
     }
 
-    /// Adds a file of this machine, or a folder with all that is in it. Links are followed.
+    /// Adds a file of this machine, or a folder with all that is in it. A link named by the caller is followed; links
+    /// found in a folder stay links.
     ///
     /// # Errors
     /// When reading or writing fails.
     pub fn copy(&mut self, from: &Path, name: &str) -> io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
         let meta = fs::metadata(from)?;
         if !meta.is_dir() {
             return self.file(name, meta.permissions().mode() & 0o7777, &fs::read(from)?);
@@ -66,10 +67,12 @@ impl<W: Write> Archive<W> {
         let mut entries: Vec<_> = fs::read_dir(from)?.collect::<io::Result<_>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            self.copy(
-                &entry.path(),
-                &format!("{name}/{}", entry.file_name().to_string_lossy()),
-            )?;
+            let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_symlink() {
+                self.link(&name, &fs::read_link(entry.path())?.to_string_lossy())?;
+            } else {
+                self.copy(&entry.path(), &name)?;
+            }
         }
         Ok(())
     }

@@ -253,7 +253,7 @@ impl LabHost {
     /// When the host dies or `limit` of wall time passes; a script that fails is no error.
     pub fn exec(&mut self, script: &str, limit: Duration) -> Result<Output, HostError> {
         let mut job = self.spawn(script)?;
-        let result = job.close_stdin().and_then(|()| job.wait(limit));
+        let result = job.input().close().and_then(|()| job.wait(limit));
         result.map_err(|error| self.explain(error))
     }
 
@@ -292,8 +292,9 @@ impl LabHost {
         let script = format!("mkdir -p \"$(dirname '{path}')\" && cat > '{path}'");
         let mut job = self.spawn(&script)?;
         let result = job
+            .input()
             .stdin(bytes)
-            .and_then(|()| job.close_stdin())
+            .and_then(|()| job.input().close())
             .and_then(|()| job.wait(Duration::from_secs(300)));
         let output = result.map_err(|error| self.explain(error))?;
         if output.success() {

@@ -17,7 +17,7 @@ pub mod bdf {
 }
 
 /// What L1 is built of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hardware {
     /// Memory in MiB.
     pub memory: u32,
@@ -149,6 +149,14 @@ fn plumbing(places: Places<'_>) -> Vec<OsString> {
         text("virtio-serial-pci,id=ports,bus=pcie.0,addr=1c.0"),
         text("-device"),
         text("virtserialport,bus=ports.0,chardev=lab,name=tenon.lab"),
+        text("-chardev"),
+        with_path(
+            "socket,id=tty,server=on,wait=off,path=",
+            &places.sockets.join("tty"),
+            "",
+        ),
+        text("-device"),
+        text("virtconsole,bus=ports.0,chardev=tty"),
         text("-qmp"),
         with_path("unix:", &places.sockets.join("qmp"), ",server=on,wait=off"),
         text("-fsdev"),

@@ -65,20 +65,15 @@ impl Image {
     /// The file cannot be read, or is neither, or is cut short.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = fs::read(path).map_err(io_error(path))?;
-        if bytes.starts_with(b"P6") {
-            ppm(&bytes)
-        } else {
-            png(&bytes)
-        }
-        .map_err(format_error(path))
+        Self::parse(&bytes).map_err(format_error(path))
     }
 
-    /// Reads a PNG in memory.
+    /// Takes a picture in memory: what QMP's `screendump` made, or a PNG.
     ///
     /// # Errors
-    /// It is none, or not of 8-bit RGB.
-    pub fn from_png(bytes: &[u8]) -> Result<Self, String> {
-        png(bytes)
+    /// It is neither, or cut short: says why.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.starts_with(b"P6") { ppm(bytes) } else { png(bytes) }
     }
 
     /// Writes a PNG.

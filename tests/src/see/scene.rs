@@ -6,7 +6,7 @@ use crate::guest::MENU_TITLE;
 use std::{fmt, path::Path, sync::LazyLock};
 
 /// The TianoCore logo as OVMF draws it.
-static LOGO: LazyLock<Option<Image>> = LazyLock::new(|| Image::from_png(include_bytes!("tianocore.png")).ok());
+static LOGO: LazyLock<Option<Image>> = LazyLock::new(|| Image::parse(include_bytes!("tianocore.png")).ok());
 
 /// The text that the guest's word `console` prints.
 pub const CONSOLE_TEXT: &str = "TENON GUEST CONSOLE";

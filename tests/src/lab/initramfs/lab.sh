@@ -36,3 +36,22 @@ group_of() {
 members_of() {
     ls "/sys/kernel/iommu_groups/$1/devices"
 }
+
+# from_set SET PROGRAM [ARG]...: runs a program of one of the lab's package sets (new, old) with the set's own libraries.
+from_set() {
+    root=/sets/$1 program=$2
+    shift 2
+    lib=$root/usr/lib/x86_64-linux-gnu
+    "$lib/ld-linux-x86-64.so.2" --library-path "$lib:$lib/pulseaudio:$lib/systemd" --argv0 "${program##*/}" "$root/$program" "$@"
+}
+
+# lspci [ARG]...: the real one, which decodes capabilities; busybox has none.
+lspci() {
+    from_set new usr/bin/lspci "$@"
+}
+
+# tidy: ends monitors that a scenario left behind.
+tidy() {
+    killall -KILL tenon qemu-system-x86_64 ld-linux-x86-64.so.2 2>/dev/null
+    true
+}

@@ -5,11 +5,13 @@ pub mod modules;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use super::command::{self, CommandError};
 use super::cpio::Archive;
 use super::product::Product;
-use super::store::{Root, Store, StoreError};
-use modules::{Modules, ModulesError};
+use super::store::{Root, Set, Store, StoreError};
+use modules::{Closure, Modules, ModulesError};
 
 /// Loaded at boot, in this order.
 const LOADED: &[&str] = &[
@@ -37,7 +39,7 @@ const CARRIED: &[&str] = &[
 ];
 
 /// What makes up a base archive: raise it when this file's idea of the contents changes.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// What can go wrong when the archive is made.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,9 @@ pub enum InitramfsError {
     /// The store has not what is needed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// busybox does not run.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// Kernel modules.
     #[error(transparent)]
     Modules(#[from] ModulesError),
@@ -102,15 +107,17 @@ pub fn base(store: &Store, root: &Root) -> Result<PathBuf, InitramfsError> {
 fn build_base(root: &Root) -> Result<Vec<u8>, InitramfsError> {
     let write = failed("cannot write the archive in memory for", root.path());
     let release = root.kernel_release()?;
-    let (files, index) =
+    let Closure { files, index } =
         Modules::read(&root.file(format!("usr/lib/modules/{release}"))?)?.closure(&[LOADED, CARRIED].concat())?;
     let busybox = root.file("usr/bin/busybox")?;
+    // Static, and for this very architecture: it can be asked here.
+    let applets = command::run(Command::new(&busybox).arg("--list"))?;
     let busybox = fs::read(&busybox).map_err(failed("cannot read", &busybox))?;
     let descriptors = root.file("usr/share/qemu/firmware")?;
     let mut archive = Archive::new(Vec::new());
     let mut fill = || -> io::Result<()> {
         for dir in [
-            "proc", "sys", "dev", "tmp", "run", "root", "out", "store", "etc", "var", "usr/sbin",
+            "proc", "sys", "dev", "tmp", "run", "root", "out", "store", "sets", "etc", "var", "usr/sbin",
         ] {
             archive.dir(dir)?;
         }
@@ -120,7 +127,7 @@ fn build_base(root: &Root) -> Result<Vec<u8>, InitramfsError> {
         // Before devtmpfs is mounted, PID 1 has nothing else to speak on.
         archive.character_device("dev/console", 0o600, (5, 1))?;
         archive.file("usr/bin/busybox", 0o755, &busybox)?;
-        for applet in APPLETS.split_whitespace() {
+        for applet in applets.lines().filter(|applet| *applet != "busybox") {
             archive.link(&format!("usr/bin/{applet}"), "busybox")?;
         }
         archive.file("init", 0o755, include_bytes!("init.sh"))?;
@@ -163,6 +170,14 @@ pub struct Extra {
 /// When a file cannot be read.
 pub fn extra(root: &Root, product: &Product, extra: &Extra) -> Result<Vec<u8>, InitramfsError> {
     let mut archive = Archive::new(Vec::new());
+    for set in Set::ALL {
+        // Scripts find the sets by a name that does not change with their recipe.
+        let folder = Store::folder(set);
+        let name = format!("sets/{}", set.name());
+        archive
+            .link(&name, &format!("/store/sets/{folder}"))
+            .map_err(failed("cannot pack", Path::new("sets")))?;
+    }
     let mut copy = |from: &Path, to: &str| {
         archive
             .copy(from, to.trim_start_matches('/'))
@@ -182,11 +197,3 @@ pub fn extra(root: &Root, product: &Product, extra: &Extra) -> Result<Vec<u8>, I
         .finish()
         .map_err(failed("cannot end the archive of", root.path()))
 }
-
-/// The busybox applets that scripts may use.
-const APPLETS: &str = "[ ash awk base64 basename blkid cat chmod chown chroot clear cmp cp cut date dd df diff dirname \
-    dmesg du echo egrep env expr false fgrep find free fuser getty grep gunzip gzip head hexdump hostname id insmod ip kill \
-    killall ln losetup ls lsmod lsof lspci lsusb md5sum mkdir mkfifo mknod mktemp modprobe more mount mv nc nohup nproc od \
-    pgrep pidof ping pkill poweroff printf ps pwd readlink realpath reboot reset rm rmdir rmmod script sed seq setsid sh \
-    sha256sum sleep sort stat stty su sync sysctl tail tar taskset tee test time timeout top touch tr true truncate tty \
-    umount uname uniq uptime usleep vi wc which whoami xargs xxd yes zcat";

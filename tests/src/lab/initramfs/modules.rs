@@ -13,6 +13,15 @@ pub struct Modules {
     builtin: Vec<String>,
 }
 
+/// Modules that are complete among themselves.
+#[derive(Debug)]
+pub struct Closure {
+    /// Path inside the module folder, without the suffix of a compression, and plain contents.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// The `modules.dep` that goes with them.
+    pub index: String,
+}
+
 #[derive(Debug, Clone)]
 struct Module {
     path: String,
@@ -77,12 +86,11 @@ impl Modules {
         })
     }
 
-    /// The closure of `names`: (path inside the module folder without compression suffix, contents) of each module and
-    /// the matching `modules.dep`. Modules built into the kernel need nothing.
+    /// The modules of these names and all that they need. Modules built into the kernel need nothing.
     ///
     /// # Errors
     /// When a module is unknown or cannot be read.
-    pub fn closure(&self, names: &[&str]) -> Result<(Vec<(String, Vec<u8>)>, String), ModulesError> {
+    pub fn closure(&self, names: &[&str]) -> Result<Closure, ModulesError> {
         let mut chosen: BTreeMap<String, &Module> = BTreeMap::new();
         for name in names.iter().map(|name| name_of(name)) {
             let Some(module) = self.by_name.get(&name) else {
@@ -109,7 +117,7 @@ impl Modules {
             let needs: Vec<&str> = module.needs.iter().map(|need| plain(need)).collect();
             index.push_str(&format!("{}: {}\n", plain(&module.path), needs.join(" ")));
         }
-        Ok((files, index))
+        Ok(Closure { files, index })
     }
 
     fn contents(&self, path: &str) -> Result<Vec<u8>, ModulesError> {

@@ -113,16 +113,16 @@ impl Store {
             .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("tenon-lab")))
             .or_else(|| set("HOME").map(|dir| dir.join(".cache/tenon-lab")))
             .ok_or(StoreError::NoCache)?;
-        Self::at(dir)
+        Self::at(&dir)
     }
 
     /// Opens a cache in a folder of the caller's choice, which is made if needed.
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub fn at(dir: PathBuf) -> Result<Self, StoreError> {
-        fs::create_dir_all(&dir).map_err(StoreError::io("cannot make", &dir))?;
-        let dir = dir.canonicalize().map_err(StoreError::io("cannot resolve", &dir))?;
+    pub fn at(dir: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(dir).map_err(StoreError::io("cannot make", dir))?;
+        let dir = dir.canonicalize().map_err(StoreError::io("cannot resolve", dir))?;
         Ok(Self { dir })
     }
 
@@ -150,6 +150,12 @@ impl Store {
             self.make(&root)?;
         }
         Ok(root)
+    }
+
+    /// The name of a set's folder under `sets`.
+    #[must_use]
+    pub fn folder(set: Set) -> String {
+        format!("{}-{RECIPE}", set.name())
     }
 
     /// Holds one of the cache's locks until the returned file is dropped.

@@ -1,0 +1,8 @@
+//! All the scenarios, a file a subject.
+
+mod host;
+
+use crate::scenario::Scenario;
+
+/// Every scenario there is.
+pub const ALL: &[&dyn Scenario] = &[&host::Stands(crate::lab::Set::New), &host::Stands(crate::lab::Set::Old)];
