@@ -29,6 +29,8 @@ enum Command {
     /// Fetch and build what the lab needs, and stop there
     Prepare,
     /// Run a script as root in the lab host, with tenon on the PATH
+    ///
+    /// The console log and the sound files of the lab host (hda.wav, hdmi.wav) are left in target/lab/run.
     Run(run::Run),
     /// A shell in the lab host
     Shell(shell::Shell),
