@@ -1,6 +1,7 @@
 //! All the scenarios, a file a subject.
 
 mod host;
+pub mod monitor;
 
 use crate::scenario::Scenario;
 
