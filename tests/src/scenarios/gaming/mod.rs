@@ -125,13 +125,13 @@ pub fn play(
         step(&format!("watching the adapter for the {scene}"));
         let sights = running.see(host, &[scene], RUN_LIMIT.saturating_sub(begin.elapsed()))?;
         for sight in sights {
-            let picture = sight
-                .path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let evidence = format!("{picture}, {:.1} s after the start", sight.after.as_secs_f32());
+            let Sight { image, after, .. } = &sight;
+            let evidence = format!(
+                "{}x{}, {:.1} s after tenon's start",
+                image.width,
+                image.height,
+                after.as_secs_f32()
+            );
             story
                 .findings
                 .push(Finding::new(format!("the {scene} on the adapter"), true, evidence));
