@@ -1,5 +1,6 @@
 //! The lab's command line: a file a subcommand.
 
+mod bench;
 mod prepare;
 mod run;
 mod shell;
@@ -28,11 +29,15 @@ enum Command {
     /// Fetch and build what the lab needs, and stop there
     Prepare,
     /// Run a script as root in the lab host, with tenon on the PATH
+    ///
+    /// The console log and the sound files of the lab host (hda.wav, hdmi.wav) are left in target/lab/run.
     Run(run::Run),
     /// A shell in the lab host
     Shell(shell::Shell),
     /// Formatting, lints, unit tests, and the scenarios in the lab host
     Test(test::Test),
+    /// Figures of tenon beside QEMU's in the same lab host
+    Bench(bench::Bench),
 }
 
 /// What a subcommand ends with.
@@ -45,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Shell(shell) => shell.run(),
         Command::Test(test) => test.run(),
+        Command::Bench(bench) => bench.run(),
     };
     outcome.unwrap_or_else(|error| {
         eprint!("cargo lab: {error}");

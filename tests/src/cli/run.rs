@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use tests::lab::host::count_retry;
 use tests::lab::product::target_dir;
-use tests::lab::{Event, LabHost};
+use tests::lab::{Config, Event, HostError, LabHost};
 
 use super::{HostArgs, LAB_FAILED, Outcome};
 
@@ -28,24 +29,38 @@ pub struct Run {
 }
 
 impl Run {
-    /// Boots, runs the script with its output passed on as it comes, and returns its status.
+    /// Boots, runs the script with its output passed on as it comes, and returns its status. After a death that was the
+    /// lab's own fault all of it is done once more, in a new host.
     pub fn run(self) -> Outcome {
         let script = fs::read(&self.script).map_err(|error| format!("{}: {error}", self.script.display()))?;
-        let mut host = LabHost::boot(&self.host.config(target_dir().join("lab/run"))?)?;
-        host.put("/root/script", &script)?;
+        let config = self.host.config(target_dir().join("lab/run"))?;
+        let status = match self.once(&config, &script) {
+            Err(HostError::Dead { known: true, logs, .. }) => {
+                count_retry(&logs);
+                self.once(&config, &script)?
+            }
+            other => other?,
+        };
+        Ok(ExitCode::from(u8::try_from(status).unwrap_or(LAB_FAILED)))
+    }
+
+    fn once(&self, config: &Config, script: &[u8]) -> Result<i32, HostError> {
+        let mut host = LabHost::boot(config)?;
+        host.put("/root/script", script)?;
         let args: Vec<String> = self
             .args
             .iter()
             .map(|arg| format!("'{}'", arg.replace('\'', r"'\''")))
             .collect();
         let mut job = host.spawn(&format!("cd /root\nset -- {}\n. /root/script", args.join(" ")))?;
-        job.input().close()?;
-        let status = job
-            .follow(Duration::from_secs(self.timeout), pass_on)
-            .map_err(|error| host.explain(error))?;
+        let result = job
+            .input()
+            .close()
+            .and_then(|()| job.follow(Duration::from_secs(self.timeout), pass_on));
+        let status = result.map_err(|error| host.explain(error))?;
         host.check("sync", Duration::from_secs(60))?;
         host.stop()?;
-        Ok(ExitCode::from(u8::try_from(status).unwrap_or(LAB_FAILED)))
+        Ok(status)
     }
 }
 

@@ -15,6 +15,7 @@ use super::initramfs::{self, Extra, InitramfsError};
 use super::layout::{self, Hardware, Places};
 use super::product::Product;
 use super::qmp::{Qmp, QmpError};
+use super::scratch::Scratch;
 use super::store::{Set, Store, StoreError};
 
 /// How long L1 may take to boot. It takes 10 to 15 s on a quiet machine.
@@ -126,8 +127,7 @@ impl Config {
     }
 }
 
-/// A running lab host. Dropping it ends it. It must be dropped by the thread that booted it, or later than that
-/// thread's end never: QEMU dies with the thread that started it.
+/// A running lab host. Dropping it ends it; so does the end of the thread that booted it, by the kernel's doing.
 #[derive(Debug)]
 pub struct LabHost {
     child: Child,
@@ -136,30 +136,6 @@ pub struct LabHost {
     logs: PathBuf,
     out: PathBuf,
     scratch: Scratch,
-}
-
-/// A short-named folder for sockets and the initramfs, gone with its owner.
-#[derive(Debug)]
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, HostError> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "tenon-lab-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).map_err(failed("cannot make", &path))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// How many boots were repeated because QEMU died of its known fault.
@@ -201,15 +177,19 @@ impl LabHost {
             .canonicalize()
             .map_err(failed("cannot resolve", &config.logs))?;
         let out = out.canonicalize().map_err(failed("cannot resolve", &out))?;
-        let scratch = Scratch::new()?;
-        let initrd = scratch.0.join("initrd");
+        let scratch = Scratch::new().map_err(|(path, source)| HostError::Io {
+            action: "cannot make",
+            path,
+            source,
+        })?;
+        let initrd = scratch.path().join("initrd");
         let base = initramfs::base(&store, &kernel)?;
         fs::copy(&base, &initrd).map_err(failed("cannot copy", &base))?;
         let extra = initramfs::extra(&kernel, &Product::build()?, &config.extra)?;
         append(&initrd, &extra)?;
         let places = Places {
             initrd: &initrd,
-            sockets: &scratch.0,
+            sockets: scratch.path(),
             logs: &logs,
             out: &out,
             store: store.dir(),
@@ -232,7 +212,7 @@ impl LabHost {
             child: Some(child),
             logs,
         };
-        let (channel, qmp) = starting.wait(&scratch.0)?;
+        let (channel, qmp) = starting.wait(scratch.path())?;
         // Read by now, and a good part of the scratch folder, which is often memory.
         let _ = fs::remove_file(&initrd);
         let logs = starting.logs.clone();
@@ -322,7 +302,7 @@ impl LabHost {
         Ok(bytes)
     }
 
-    /// QMP: pictures, keys, unplugging.
+    /// QMP itself, for what has no function here; its errors do not say that the host died.
     pub fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
     }
@@ -333,6 +313,24 @@ impl LabHost {
     /// When the host is dead or there is no such device.
     pub fn screendump(&mut self, device: &str) -> Result<Vec<u8>, HostError> {
         let result = self.qmp.screendump(device);
+        self.explain_qmp(result)
+    }
+
+    /// Presses keys together on the host's keyboard (a `usb-kbd`, if there is one), by QEMU's names.
+    ///
+    /// # Errors
+    /// When the host is dead or a name is unknown.
+    pub fn send_key(&mut self, keys: &[&str]) -> Result<(), HostError> {
+        let result = self.qmp.send_key(keys);
+        self.explain_qmp(result)
+    }
+
+    /// Unplugs a device of the host by its id.
+    ///
+    /// # Errors
+    /// When the host is dead or the device cannot be unplugged.
+    pub fn device_del(&mut self, id: &str) -> Result<(), HostError> {
+        let result = self.qmp.device_del(id);
         self.explain_qmp(result)
     }
 
@@ -351,7 +349,7 @@ impl LabHost {
     /// The folder of the run's sockets.
     #[must_use]
     pub fn scratch(&self) -> &Path {
-        &self.scratch.0
+        self.scratch.path()
     }
 
     /// Ends the host in good order, which completes the sound files.

@@ -8,6 +8,7 @@ pub mod initramfs;
 pub mod layout;
 pub mod product;
 pub mod qmp;
+mod scratch;
 pub mod store;
 pub mod wire;
 

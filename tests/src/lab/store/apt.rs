@@ -29,6 +29,11 @@ const PACKAGES: &[&str] = &[
 /// The keys Debian signs with, where its keyring package puts them.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// The machine's hooks would clean its own package cache and wake its own services on our account.
+const NO_HOOKS: &str = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
+                        #clear APT::Update::Post-Invoke-Success;\n#clear DPkg::Pre-Invoke;\n\
+                        #clear DPkg::Pre-Install-Pkgs;\n#clear DPkg::Post-Invoke;\n";
+
 /// A private apt root for one suite.
 #[derive(Debug)]
 pub struct Apt {
@@ -53,6 +58,7 @@ impl Apt {
             suite,
         };
         apt.write("status", "")?;
+        apt.write("hooks.conf", NO_HOOKS)?;
         apt.write(
             "sources.list",
             &format!("deb [arch=amd64{signed}] {} {suite} main\n", mirror()?),
@@ -168,6 +174,8 @@ impl Apt {
         let mut command = Command::new("apt-get");
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
         let path = |name: &str| self.dir.join(name).display().to_string();
+        // Read after the machine's own configuration; options of the command line come after this again.
+        command.arg("-c").arg(self.dir.join("hooks.conf"));
         for option in [
             format!("Dir::Etc::SourceList={}", path("sources.list")),
             "Dir::Etc::SourceParts=/dev/null".to_owned(),

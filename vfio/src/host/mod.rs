@@ -1,0 +1,7 @@
+//! What this host offers: its PCI functions as `/sys` shows them, and the limits that stand in the way of assigning them.
+
+pub mod limits;
+pub mod sysfs;
+
+pub use limits::{LimitError, MemoryLock};
+pub use sysfs::{Bdf, BdfParseError, HostFunction, Sysfs, SysfsError};

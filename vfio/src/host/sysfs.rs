@@ -1,0 +1,418 @@
+//! PCI functions as the host's `/sys` shows them. Everything takes a root prefix, so that a captured tree serves as
+//! well as the machine itself.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The address of a PCI function: domain, bus, device and function.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bdf {
+    /// PCI domain (segment); above 0xffff behind a VMD controller.
+    pub domain: u32,
+    /// Bus, 0–255.
+    pub bus: u8,
+    /// Device (slot), 0–31.
+    pub device: u8,
+    /// Function, 0–7.
+    pub function: u8,
+}
+
+/// Text that is not a PCI address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a PCI address; write it as lspci does: 0000:01:00.0 or 01:00.0")]
+pub struct BdfParseError(String);
+
+impl Bdf {
+    /// Whether both are functions of one slot (device).
+    pub fn same_slot(&self, other: &Self) -> bool {
+        (self.domain, self.bus, self.device) == (other.domain, other.bus, other.device)
+    }
+
+    /// Device and function as one byte, `device << 3 | function`.
+    pub fn devfn(&self) -> u8 {
+        self.device << 3 | self.function
+    }
+
+    /// The address with this domain, bus and `devfn` byte.
+    pub fn from_devfn(domain: u32, bus: u8, devfn: u8) -> Self {
+        Self {
+            domain,
+            bus,
+            device: devfn >> 3,
+            function: devfn & 7,
+        }
+    }
+}
+
+impl fmt::Display for Bdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:04x}:{:02x}:{:02x}.{}",
+            self.domain, self.bus, self.device, self.function
+        )
+    }
+}
+
+impl fmt::Debug for Bdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Bdf {
+    type Err = BdfParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_bdf(text.trim()).ok_or_else(|| BdfParseError(text.to_owned()))
+    }
+}
+
+fn parse_bdf(text: &str) -> Option<Bdf> {
+    let hex = |digits: &str, longest: usize| -> Option<u32> {
+        let plain = !digits.is_empty() && digits.len() <= longest && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        plain.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+    };
+    let (front, function) = text.rsplit_once('.')?;
+    let (front, device) = front.rsplit_once(':')?;
+    let (domain, bus) = front.rsplit_once(':').unwrap_or(("0", front));
+    let (device, function) = (hex(device, 2)?, hex(function, 1)?);
+    (device < 32 && function < 8).then_some(Bdf {
+        domain: hex(domain, 8)?,
+        bus: u8::try_from(hex(bus, 2)?).ok()?,
+        device: u8::try_from(device).ok()?,
+        function: u8::try_from(function).ok()?,
+    })
+}
+
+/// Why `/sys` did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SysfsError {
+    /// No such function on this host.
+    #[error("there is no PCI function {bdf} on this host ({path} does not exist); `lspci -D` lists those there are")]
+    NoSuchFunction {
+        /// The address asked for.
+        bdf: Bdf,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file that each function has could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file held something else than was expected.
+    #[error("{path} holds `{text}`, which is not a number")]
+    Number {
+        /// The file.
+        path: PathBuf,
+        /// Its content.
+        text: String,
+    },
+}
+
+/// One line of a function's `resource` file: an address range the host gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resource {
+    /// First address.
+    pub start: u64,
+    /// Length in bytes; 0 where there is none.
+    pub size: u64,
+    /// Linux resource flags (`include/linux/ioport.h`).
+    pub flags: u64,
+}
+
+/// What the host knows about one PCI function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFunction {
+    /// Its address.
+    pub bdf: Bdf,
+    /// Vendor ID.
+    pub vendor: u16,
+    /// Device ID.
+    pub device: u16,
+    /// Class code: base class, sub-class, programming interface (24 bits).
+    pub class: u32,
+    /// The driver bound now.
+    pub driver: Option<String>,
+    /// Its IOMMU group; `None` where no IOMMU is active.
+    pub group: Option<u32>,
+    /// Whether the firmware lit the screen through it; `None` for what is not a VGA controller.
+    pub boot_vga: Option<bool>,
+    /// BARs 0–5 and the expansion ROM.
+    pub resources: Vec<Resource>,
+    /// How Linux would reset it, in order of preference; empty where it knows no way or is too old to say (before 5.15).
+    pub reset_methods: Vec<String>,
+}
+
+impl HostFunction {
+    /// Whether it is a bridge of any kind (base class 0x06, PCI Code and ID Assignment 1.11 §1.7), never assigned.
+    pub fn is_bridge(&self) -> bool {
+        self.class >> 16 == 0x06
+    }
+
+    /// Whether it is a display controller (base class 0x03, §1.4 there).
+    pub fn is_display(&self) -> bool {
+        self.class >> 16 == 0x03
+    }
+
+    /// Whether it is bound to vfio-pci or one of its variants (`mlx5_vfio_pci` and the like).
+    pub fn on_vfio(&self) -> bool {
+        self.driver
+            .as_deref()
+            .is_some_and(|driver| driver == "vfio-pci" || driver.ends_with("vfio_pci"))
+    }
+}
+
+impl fmt::Display for HostFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{:04x}:{:04x}, ", self.bdf, self.vendor, self.device)?;
+        match &self.driver {
+            Some(driver) => write!(f, "driver {driver}]"),
+            None => f.write_str("no driver]"),
+        }
+    }
+}
+
+/// The host's `/sys`, or a tree that looks like it.
+#[derive(Debug, Clone)]
+pub struct Sysfs {
+    root: PathBuf,
+}
+
+impl Sysfs {
+    /// The running host.
+    pub fn host() -> Self {
+        Self::at("/")
+    }
+
+    /// A tree under `root`, which holds `sys/bus/pci/devices` and `sys/kernel/iommu_groups`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory of one function.
+    pub fn function_path(&self, bdf: Bdf) -> PathBuf {
+        self.root.join("sys/bus/pci/devices").join(bdf.to_string())
+    }
+
+    /// The facts of one function.
+    ///
+    /// # Errors
+    /// The function does not exist, or one of the files each function has cannot be read.
+    pub fn function(&self, bdf: Bdf) -> Result<HostFunction, SysfsError> {
+        let path = self.function_path(bdf);
+        if !path.exists() {
+            return Err(SysfsError::NoSuchFunction { bdf, path });
+        }
+        let low_half = |value: u32| u16::try_from(value & 0xffff).unwrap_or(u16::MAX);
+        Ok(HostFunction {
+            bdf,
+            vendor: low_half(number(&path.join("vendor"))?),
+            device: low_half(number(&path.join("device"))?),
+            class: number(&path.join("class"))? & 0xff_ffff,
+            driver: link_name(&path.join("driver")),
+            group: link_name(&path.join("iommu_group")).and_then(|name| name.parse().ok()),
+            boot_vga: optional(&path.join("boot_vga")).map(|text| text == "1"),
+            resources: optional(&path.join("resource"))
+                .map(|text| resources(&text))
+                .unwrap_or_default(),
+            reset_methods: optional(&path.join("reset_method"))
+                .map(|text| text.split_whitespace().map(str::to_owned).collect())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// The functions of an IOMMU group in order of address.
+    ///
+    /// # Errors
+    /// The group has no directory, or a member cannot be read.
+    pub fn group_members(&self, group: u32) -> Result<Vec<HostFunction>, SysfsError> {
+        let path = self
+            .root
+            .join("sys/kernel/iommu_groups")
+            .join(group.to_string())
+            .join("devices");
+        let entries = std::fs::read_dir(&path).map_err(|source| SysfsError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let mut members: Vec<Bdf> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        members.sort_unstable();
+        members.into_iter().map(|bdf| self.function(bdf)).collect()
+    }
+}
+
+fn read(path: &Path) -> Result<String, SysfsError> {
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(|source| SysfsError::Read {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn optional(path: &Path) -> Option<String> {
+    read(path).ok()
+}
+
+fn number(path: &Path) -> Result<u32, SysfsError> {
+    let text = read(path)?;
+    u32::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|_| SysfsError::Number {
+        path: path.to_owned(),
+        text,
+    })
+}
+
+fn link_name(path: &Path) -> Option<String> {
+    Some(path.read_link().ok()?.file_name()?.to_str()?.to_owned())
+}
+
+/// `resource` holds a line `start end flags` for each BAR, the ROM and, on bridges, the windows.
+fn resources(text: &str) -> Vec<Resource> {
+    let value = |field: Option<&str>| -> Option<u64> { u64::from_str_radix(field?.trim_start_matches("0x"), 16).ok() };
+    text.lines()
+        .take(7)
+        .map(|line| {
+            let mut fields = line.split_whitespace();
+            let (Some(start), Some(end), Some(flags)) =
+                (value(fields.next()), value(fields.next()), value(fields.next()))
+            else {
+                return Resource::default();
+            };
+            let size = if flags == 0 {
+                0
+            } else {
+                end.saturating_sub(start).saturating_add(1)
+            };
+            Resource { start, size, flags }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use vmm_sys_util::tempdir::TempDir;
+
+    /// A made-up host: the functions given as (address, class, ids, driver, group).
+    pub(crate) struct Host {
+        pub dir: TempDir,
+    }
+
+    impl Host {
+        pub(crate) fn new() -> Self {
+            Self {
+                dir: TempDir::new().unwrap(),
+            }
+        }
+
+        pub(crate) fn sysfs(&self) -> Sysfs {
+            Sysfs::at(self.dir.as_path())
+        }
+
+        pub(crate) fn with(self, bdf: &str, class: u32, driver: Option<&str>, group: Option<u32>) -> Self {
+            let root = self.dir.as_path().to_owned();
+            let path = root.join("sys/bus/pci/devices").join(bdf);
+            std::fs::create_dir_all(&path).unwrap();
+            std::fs::write(path.join("vendor"), "0x10de\n").unwrap();
+            std::fs::write(path.join("device"), "0x1401\n").unwrap();
+            std::fs::write(path.join("class"), format!("0x{class:06x}\n")).unwrap();
+            std::fs::write(
+                path.join("resource"),
+                "0x00000000f6000000 0x00000000f6ffffff 0x0000000000040200\n0x0 0x0 0x0\n",
+            )
+            .unwrap();
+            if let Some(driver) = driver {
+                symlink(format!("../../../../bus/pci/drivers/{driver}"), path.join("driver")).unwrap();
+            }
+            if let Some(group) = group {
+                let group_dir = root.join("sys/kernel/iommu_groups").join(group.to_string());
+                std::fs::create_dir_all(group_dir.join("devices")).unwrap();
+                symlink(&group_dir, path.join("iommu_group")).unwrap();
+                symlink(&path, group_dir.join("devices").join(bdf)).unwrap();
+            }
+            self
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_as_lspci_writes_them() {
+        let gpu: Bdf = "01:00.1".parse().unwrap();
+        assert_eq!(
+            gpu,
+            Bdf {
+                domain: 0,
+                bus: 1,
+                device: 0,
+                function: 1
+            }
+        );
+        assert_eq!(gpu.to_string(), "0000:01:00.1");
+        assert_eq!("10000:e1:1f.7".parse::<Bdf>().unwrap().to_string(), "10000:e1:1f.7");
+        assert_eq!(Bdf::from_devfn(0, 0, 0xfb).to_string(), "0000:00:1f.3");
+        assert_eq!("00:1f.3".parse::<Bdf>().unwrap().devfn(), 0xfb);
+        for bad in [
+            "",
+            "01:00",
+            "01:20.0",
+            "01:00.8",
+            "001:00.0",
+            "x:01:00.0",
+            "01:00.0.0",
+            "0000:+1:00.0",
+        ] {
+            assert!(bad.parse::<Bdf>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_sort_by_place() {
+        let mut all: Vec<Bdf> = ["0001:00:00.0", "02:00.0", "01:00.1", "01:00.0"]
+            .map(|t| t.parse().unwrap())
+            .into();
+        all.sort_unstable();
+        assert_eq!(
+            all.iter().map(Bdf::to_string).collect::<Vec<_>>()[..2],
+            ["0000:01:00.0", "0000:01:00.1"]
+        );
+        assert!(all[0].same_slot(&all[1]) && !all[1].same_slot(&all[2]));
+    }
+
+    #[test]
+    fn facts_come_from_the_tree() {
+        let host = Host::new().with("0000:01:00.0", 0x030000, Some("nouveau"), Some(7));
+        std::fs::write(
+            host.sysfs().function_path("01:00.0".parse().unwrap()).join("boot_vga"),
+            "1\n",
+        )
+        .unwrap();
+        let gpu = host.sysfs().function("01:00.0".parse().unwrap()).unwrap();
+        assert_eq!(
+            (gpu.vendor, gpu.device, gpu.class, gpu.group),
+            (0x10de, 0x1401, 0x030000, Some(7))
+        );
+        assert_eq!((gpu.driver.as_deref(), gpu.boot_vga), (Some("nouveau"), Some(true)));
+        assert_eq!(gpu.resources[0].size, 0x100_0000);
+        assert_eq!(gpu.resources[1].size, 0);
+        assert!(gpu.is_display() && !gpu.is_bridge() && !gpu.on_vfio());
+    }
+
+    #[test]
+    fn a_missing_function_is_named() {
+        let error = Host::new()
+            .sysfs()
+            .function("05:00.0".parse().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("0000:05:00.0") && error.contains("lspci"), "{error}");
+    }
+}

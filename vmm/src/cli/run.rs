@@ -1,0 +1,269 @@
+//! `tenon run`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::config::{Config, CpuConfig, Device, Disk, FirmwareChoice, Identity, MemorySize, RtcBase, SerialTarget};
+use crate::exit::{ExitStatus, Failure};
+use crate::machine::plan::Plan;
+use crate::machine::{self, Outcome};
+
+const EXAMPLES: &str = "\
+Examples:
+  A GPU and its HDMI audio for a guest on OVMF:
+    tenon run --name gaming --memory 8G --cpus 4 --disk path=win.img,bootindex=0 \\
+              --device 0000:01:00.0 --device 0000:01:00.1 --serial none
+  The same from a file, with more memory this time, and only shown:
+    tenon run gaming.toml --memory 12G --dry-run
+  A kernel without firmware:
+    tenon run --kernel /boot/vmlinuz --initrd initrd.img --cmdline console=ttyS0
+
+Paths in CONFIG are relative to the directory it is in. Flags win over the file; --disk and --device add to it.";
+
+/// The flags of `tenon run`. Each is also a setting of the configuration file.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", crate::exit::EXIT_STATUS_HELP))]
+pub(super) struct RunArgs {
+    /// Configuration file (TOML)
+    config: Option<PathBuf>,
+    /// Check everything, the host included, and print what would be built
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what would be built as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// What the machine is called [default: the configuration file's name, else `default`]
+    #[arg(long)]
+    name: Option<String>,
+    /// Guest memory: a number with M or G, a multiple of 2M [default: 2G]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<MemorySize>,
+    /// Number of vCPUs [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// OVMF code image, or `auto` for the distribution's [default: auto]
+    #[arg(long, value_name = "auto|PATH")]
+    firmware: Option<FirmwareChoice>,
+    /// UEFI variables, made on first use [default: $XDG_STATE_HOME/tenon/NAME/VARS.fd]
+    #[arg(long, value_name = "FILE")]
+    vars: Option<PathBuf>,
+    /// Raw disk image or block device; may be repeated
+    #[arg(long = "disk", value_name = "path=FILE[,readonly][,bootindex=N]")]
+    disks: Vec<Disk>,
+    /// Host PCI function for the guest, bound to vfio-pci; may be repeated
+    #[arg(long = "device", value_name = "BDF[,romfile=FILE]")]
+    devices: Vec<Device>,
+    /// Where the serial port leads [default: stdio]
+    #[arg(long, value_name = "stdio|file=PATH|none")]
+    serial: Option<SerialTarget>,
+    /// Keep the guest from seeing KVM [default: on with a display adapter assigned]
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    hide_kvm: Option<Switch>,
+    /// Let CPUID say that there is a hypervisor [default: on]
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    hypervisor_bit: Option<Switch>,
+    /// Linux kernel to start without firmware: bzImage or vmlinux with PVH entry
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM disk of the kernel
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Command line of the kernel
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// What the real-time clock shows [default: utc]
+    #[arg(long, value_name = "utc|localtime")]
+    rtc: Option<RtcBase>,
+    /// Width of guest physical addresses [default: what CPU and IOMMU both reach]
+    #[arg(long, value_name = "BITS")]
+    phys_bits: Option<u8>,
+    /// What the machine calls itself: manufacturer, product, version, serial, uuid, sku, family, oem-id,
+    /// oem-table-id; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_identity, action = ArgAction::Append)]
+    identity: Vec<Assignment>,
+    /// File for the firmware's debug messages (port 0x402)
+    #[arg(long, value_name = "FILE")]
+    debug_log: Option<PathBuf>,
+}
+
+/// A setting that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    fn is_on(self) -> bool {
+        self == Self::On
+    }
+}
+
+/// One `KEY=VALUE` of the identity, known to be good.
+#[derive(Clone, Debug)]
+struct Assignment(String);
+
+fn parse_identity(text: &str) -> Result<Assignment, crate::config::ValueError> {
+    Identity::default().set(text).map(|()| Assignment(text.to_owned()))
+}
+
+impl Settings {
+    fn into_config(self) -> Result<Config, crate::config::ValueError> {
+        let mut identity = Identity::default();
+        self.identity
+            .iter()
+            .try_for_each(|Assignment(text)| identity.set(text))?;
+        Ok(Config {
+            name: self.name,
+            memory: self.memory,
+            cpus: self.cpus,
+            firmware: self.firmware,
+            vars: self.vars,
+            serial: self.serial,
+            hide_kvm: self.hide_kvm.map(Switch::is_on),
+            hypervisor_bit: self.hypervisor_bit.map(Switch::is_on),
+            disks: self.disks,
+            devices: self.devices,
+            kernel: self.kernel,
+            initrd: self.initrd,
+            cmdline: self.cmdline,
+            identity,
+            cpu: CpuConfig {
+                phys_bits: self.phys_bits,
+            },
+            rtc: self.rtc,
+            debug_log: self.debug_log,
+            fallback_name: None,
+        })
+    }
+}
+
+/// Runs a virtual machine until it powers off, or shows what would be built.
+pub(super) fn run(args: RunArgs) -> Result<ExitStatus, Box<dyn Failure>> {
+    let (dry_run, json) = (args.dry_run, args.json);
+    let config = configuration(args)?.validate()?;
+    let plan = Plan::check(config)?;
+    if dry_run {
+        return print(&plan, json).map(|()| ExitStatus::Success);
+    }
+    match machine::run(plan)? {
+        Outcome::PoweredOff => Ok(ExitStatus::Success),
+        Outcome::Stopped => Ok(ExitStatus::Stopped),
+    }
+}
+
+fn configuration(args: RunArgs) -> Result<Config, Box<dyn Failure>> {
+    let flags = args.settings.into_config()?;
+    match args.config {
+        Some(path) => Ok(Config::from_file(&path)?.overlaid_with(flags)),
+        None => Ok(flags),
+    }
+}
+
+/// The plan could not be printed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct OutputError(#[source] io::Error);
+
+impl Failure for OutputError {
+    fn status(&self) -> ExitStatus {
+        ExitStatus::Host
+    }
+}
+
+fn print(plan: &Plan, json: bool) -> Result<(), Box<dyn Failure>> {
+    let text = if json {
+        serde_json::to_string_pretty(&plan.summary()).map_err(|error| OutputError(error.into()))?
+    } else {
+        plan.summary().to_string()
+    };
+    Ok(writeln!(io::stdout(), "{}", text.trim_end()).map_err(OutputError)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(words: &[&str]) -> Result<RunArgs, clap::Error> {
+        Only::try_parse_from([&["run"], words].concat()).map(|only| only.run)
+    }
+
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let words = "--name a --memory 8G --cpus 4 --firmware auto --vars V.fd --disk path=a.img,bootindex=1 \
+                     --disk path=b.img,readonly --device 0000:01:00.0 --device 01:00.1 --serial file=s.log \
+                     --hide-kvm off --hypervisor-bit on --kernel k --initrd i --cmdline -s --rtc localtime \
+                     --phys-bits 39 --identity product=P --identity oem-id=ACME --debug-log d.log";
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let config = configuration(parse(&words).unwrap()).unwrap();
+        assert_eq!(
+            (config.name.as_deref(), config.cpus, config.cpu.phys_bits),
+            (Some("a"), Some(4), Some(39))
+        );
+        assert_eq!(config.memory, Some(MemorySize::from_bytes(8 << 30)));
+        assert_eq!(
+            (config.disks.len(), config.disks[1].readonly, config.devices.len()),
+            (2, true, 2)
+        );
+        assert_eq!((config.hide_kvm, config.hypervisor_bit), (Some(false), Some(true)));
+        assert_eq!(
+            (config.rtc, config.firmware),
+            (Some(RtcBase::Localtime), Some(FirmwareChoice::Auto))
+        );
+        assert_eq!(config.serial, Some(SerialTarget::File("s.log".into())));
+        assert_eq!((config.kernel, config.initrd), (Some("k".into()), Some("i".into())));
+        assert_eq!(
+            (config.vars, config.debug_log),
+            (Some("V.fd".into()), Some("d.log".into()))
+        );
+        assert_eq!(config.identity.product.as_deref(), Some("P"));
+        assert_eq!(config.identity.oem_id.as_deref(), Some("ACME"));
+        assert_eq!(config.cmdline.as_deref(), Some("-s"));
+    }
+
+    #[test]
+    fn flags_are_laid_over_the_file() {
+        let directory = vmm_sys_util::tempdir::TempDir::new().unwrap();
+        let file = directory.as_path().join("vm.toml");
+        std::fs::write(&file, "memory = \"4G\"\ncpus = 2\nhide-kvm = true\n").unwrap();
+        let words = [file.to_str().unwrap(), "--memory", "8G", "--dry-run", "--json"];
+        let args = parse(&words).unwrap();
+        assert!(args.dry_run && args.json);
+        let config = configuration(args).unwrap();
+        assert_eq!(
+            (config.memory.unwrap().bytes(), config.cpus, config.hide_kvm),
+            (8 << 30, Some(2), Some(true))
+        );
+    }
+
+    #[test]
+    fn bad_flags_say_what_they_take() {
+        for (words, expected) in [
+            (&["--hide-kvm", "yes"][..], "on"),
+            (&["--device", "gpu"], "0000:01:00.0"),
+            (&["--disk", "a.img"], "path=FILE"),
+            (&["--json"], "--dry-run"),
+            (&["--identity", "colour=red"], "manufacturer"),
+            (&["--memory", "8"], "8G or 1536M"),
+        ] {
+            let message = parse(words).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}

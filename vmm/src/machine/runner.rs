@@ -1,0 +1,134 @@
+//! Running a machine: the event loop, and what becomes of what is asked of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::builder::{Machine, build};
+use super::control::{Control, Request};
+use super::error::{Error, system};
+use super::plan::Plan;
+use super::sources;
+use super::terminal::RawTerminal;
+use crate::config::SerialTarget;
+use crate::event::EventLoop;
+
+/// How a machine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest powered itself off.
+    PoweredOff,
+    /// The host stopped it at once.
+    Stopped,
+}
+
+/// A guest that faults beyond recovery this often in a row, each time within [`STORM_WINDOW`] of its reset, will never start.
+const STORM_LIMIT: u32 = 5;
+const STORM_WINDOW: Duration = Duration::from_secs(2);
+
+/// Builds what was planned and runs it to its end. Everything is given back when this returns.
+///
+/// # Errors
+/// It could not be built, or the guest or a device brought it down.
+pub fn run(plan: Plan) -> Result<Outcome, Error> {
+    let on_terminal = plan.config.serial == SerialTarget::Stdio;
+    let machine = build(plan)?;
+    let mut events = EventLoop::new().map_err(Error::Events)?;
+    sources::control(&mut events, &machine.control)?;
+    sources::signals(&mut events, &machine.control, &machine.chipset.board.pm)?;
+    sources::clock(&mut events, &machine.chipset.board)?;
+    sources::devices(&mut events, &machine.control, &machine.devices)?;
+    // Kept until the end: dropping it gives the terminal back as it was.
+    let _raw = if on_terminal {
+        let raw = RawTerminal::enter().map_err(system("set up the terminal"))?;
+        sources::terminal(&mut events, &machine.control, &machine.chipset.board)?;
+        raw
+    } else {
+        None
+    };
+    machine.power_on.first(&machine.space, &machine.vcpus)?;
+    tracing::info!("running {} vCPUs", machine.vcpus.count());
+    machine.control.resume();
+    let outcome = serve(&mut events, &machine);
+    machine.vcpus.park();
+    finish(&machine);
+    outcome
+}
+
+fn serve(events: &mut EventLoop, machine: &Machine) -> Result<Outcome, Error> {
+    let mut storm = Storm::default();
+    loop {
+        events.run().map_err(Error::Events)?;
+        let Some(request) = machine.control.take_request() else {
+            continue;
+        };
+        match request {
+            Request::PowerOff => return Ok(Outcome::PoweredOff),
+            Request::Stop => return Ok(Outcome::Stopped),
+            Request::Fail(reason) => return Err(Error::Guest(reason)),
+            Request::TripleFault if storm.strikes() => {
+                let reason =
+                    "the guest faults beyond recovery right after every reset; is its firmware or kernel image intact?";
+                return Err(Error::Guest(reason.to_owned()));
+            }
+            Request::Reset | Request::TripleFault => reset(machine)?,
+        }
+    }
+}
+
+fn reset(machine: &Machine) -> Result<(), Error> {
+    tracing::info!("guest reset");
+    machine.vcpus.park();
+    machine
+        .power_on
+        .reset(&machine.chipset, &machine.space, &machine.vcpus)?;
+    machine.control.resume();
+    Ok(())
+}
+
+fn finish(machine: &Machine) {
+    if let Some(vars) = machine.chipset.vars()
+        && let Err(error) = vars.flush()
+    {
+        tracing::error!(%error, "the UEFI variables may not have reached the disk");
+    }
+    let exits = machine.vcpus.exits();
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    tracing::info!(
+        ports = count(&exits.port),
+        memory = count(&exits.memory),
+        other = count(&exits.other),
+        "exits to user space"
+    );
+}
+
+/// Counts triple faults that follow each other closely.
+#[derive(Debug, Default)]
+struct Storm {
+    last: Option<Instant>,
+    count: u32,
+}
+
+impl Storm {
+    fn strikes(&mut self) -> bool {
+        tracing::warn!("the guest faulted beyond recovery");
+        let close = self.last.is_some_and(|last| last.elapsed() < STORM_WINDOW);
+        self.count = if close { self.count + 1 } else { 1 };
+        self.last = Some(Instant::now());
+        self.count >= STORM_LIMIT
+    }
+}
+
+/// For the event sources: asks for the power button, and for the end if that has been asked for before.
+pub(super) fn press_or_stop(control: &Arc<Control>, pm: &devices::chipset::pm::PowerManagement, pressed: &mut bool) {
+    if std::mem::replace(pressed, true) {
+        tracing::warn!("stopping at once");
+        control.request(Request::Stop);
+    } else if pm.press_power_button() {
+        tracing::info!("power button pressed; once more stops the machine at once");
+    } else {
+        tracing::info!(
+            "power button pressed, but the guest does not listen to it yet; once more stops the machine at once"
+        );
+    }
+}
