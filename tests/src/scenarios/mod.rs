@@ -1,8 +1,16 @@
 //! All the scenarios, a file a subject.
 
+pub mod gaming;
 mod host;
+pub mod monitor;
 
 use crate::scenario::Scenario;
 
 /// Every scenario there is.
-pub const ALL: &[&dyn Scenario] = &[&host::Stands(crate::lab::Set::New), &host::Stands(crate::lab::Set::Old)];
+pub const ALL: &[&dyn Scenario] = &[
+    &host::Stands(crate::lab::Set::New),
+    &host::Stands(crate::lab::Set::Old),
+    &gaming::NEW,
+    &gaming::OLD,
+    &gaming::INTX,
+];
