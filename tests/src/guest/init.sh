@@ -422,6 +422,8 @@ exec 3>/dev/ttyS0 || exec 3>/dev/console
 mount -t proc proc /proc
 read -r uptime _ </proc/uptime
 say "init=$uptime"
+read -r release </proc/sys/kernel/osrelease
+say "kernel=$release"
 mount -t sysfs sys /sys
 read -r CMDLINE </proc/cmdline
 words=

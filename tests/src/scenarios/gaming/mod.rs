@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::monitor::{self, RUN_LIMIT, Run, Sight, guest_does};
+use crate::guest::Marks;
 use crate::hear::{Tone, Wav, measure};
 use crate::lab::{LabHost, Set};
 use crate::scenario::{Failure, Scenario, Wish};
@@ -14,7 +15,7 @@ use crate::see::Scene;
 use evidence::{Finding, judge, judge_tone};
 
 /// What the guest does: first all that is looked at, while the lab host is paced.
-const WORDS: &str = "drivers,display,console,pause=2,frame,pause=2,cpuid,tone=2,dmesg,poweroff";
+const WORDS: &str = "drivers,display,console,pause=2,frame,pause=2,dmi,cpuid,tone=2,dmesg,poweroff";
 
 /// What has to be seen on the adapter, in this order.
 const SCENES: [Scene; 5] = [
@@ -78,6 +79,8 @@ pub struct Story {
     pub sights: Vec<Sight>,
     /// What was heard, by recording.
     pub tones: Vec<(&'static str, Tone)>,
+    /// What the guest said.
+    pub marks: Marks,
     /// Wall time of the monitor's run.
     pub took: Duration,
 }
@@ -136,6 +139,7 @@ pub fn play(
     step("waiting for the guest's checks and tones, and its power-off");
     let ended = running.finish(host, RUN_LIMIT.saturating_sub(begin.elapsed()))?;
     story.took = ended.took;
+    story.marks = ended.marks.clone();
     let serial = String::from_utf8_lossy(&ended.serial);
     story.findings.extend(judge(plan, &ended.marks, &serial));
     for recording in &recordings {
