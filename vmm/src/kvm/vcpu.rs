@@ -33,6 +33,19 @@ pub struct ExitCounts {
     pub other: AtomicU64,
 }
 
+impl ExitCounts {
+    /// Writes the counts to the log.
+    pub fn log(&self) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        tracing::info!(
+            ports = count(&self.port),
+            memory = count(&self.memory),
+            other = count(&self.other),
+            "exits to user space"
+        );
+    }
+}
+
 /// What came of running a vCPU until its next exit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
