@@ -1,7 +1,7 @@
 //! tenon at work in a lab host, for scenarios: the guest's files, a run of the monitor, and a way to wait for what the
 //! guest shows and says.
 //!
-//! ```ignore
+//! ```text
 //! guest_does(host, Set::New, "drivers,console,pause=2,poweroff", "")?; // the Linux guest's disk, and what it is to do
 //! let mut run = Run::new("reboot")                         // names the logs: reboot.serial.log, reboot.tenon.log, ...
 //!     .devices()                                           // the GPU, its HDMI audio and the HDA controller
