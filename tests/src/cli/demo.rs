@@ -22,7 +22,11 @@ use super::Outcome;
 use super::progress::Progress;
 
 /// The run: what the scenario `gaming-new` plays, under another name.
-const PLAN: Plan = Plan { name: "demo", ..NEW.0 };
+const PLAN: Plan = Plan {
+    name: "demo",
+    whole_log: true,
+    ..NEW.0
+};
 
 /// The pictures left, by what they show.
 const PICTURES: [(Scene, &str); 3] = [

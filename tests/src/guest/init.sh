@@ -16,10 +16,10 @@
 #   efivar-loop        set UEFI variables over and over, until killed
 #   reboots=N          reboot (here, before the words that follow) until this is boot N+1, counted in a UEFI variable
 #   display            load the display's own driver
-#   console            a known text on the screen
+#   console            the kernel's messages about the devices, and a known text, on the screen
 #   frame              a known picture on the screen
 #   pause=SECONDS      wait; hold waits for a line on the serial port
-#   dmesg              the kernel's log
+#   dmesg[=TEXT]       the kernel's log, or its lines with TEXT in them
 #   wait-powerbutton   wait for the power button, then power off
 #   reboot poweroff hang shell      how to end; poweroff when none is said
 
@@ -302,10 +302,12 @@ display() {
 # Keeps the kernel's messages (they stay in its log) out of a picture.
 silence() { dmesg -n 1; }
 
+# What the kernel said of the devices, and a text of our own.
 console() {
     silence
     {
         printf '\033[2J\033[H\033[?25l'
+        dmesg | grep -E 'efi: EFI|DMI: |PCI: (ECAM|MMCONFIG) |Command line|Detected .* proc|bochs|snd_hda_intel|vda' | cut -c 1-150
         printf '\n  TENON GUEST CONSOLE\n\n'
         printf '  %s\n' "Linux $(uname -r)"
         printf '  The quick brown fox jumps over the lazy dog 0123456789\n'
@@ -353,6 +355,10 @@ frame() {
     # In one write: after many small ones the driver forgets to show some lines (bochs-drm of Linux 6.12).
     dd if=/tmp/frame of=/dev/fb0 bs=16M 2>/dev/null
     say "frame=${width}x$height"
+}
+
+kernel_log() {
+    if [ -n "$1" ]; then dmesg | grep -F "$1"; else dmesg; fi >&3
 }
 
 wait_powerbutton() {
@@ -410,7 +416,7 @@ act() {
         frame) frame ;;
         pause) sleep "$argument" ;;
         hold) say hold; read -r _ </dev/ttyS0 ;;
-        dmesg) dmesg >&3 ;;
+        dmesg) kernel_log "$argument" ;;
         wait-powerbutton) wait_powerbutton ;;
         reboot | poweroff | hang | shell) end "$1" ;;
         *) say "error=unknown word $1" ;;

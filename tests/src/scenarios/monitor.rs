@@ -1,7 +1,7 @@
 //! tenon at work in a lab host, for scenarios: the guest's files, a run of the monitor, and a way to wait for what the
 //! guest shows and says.
 //!
-//! ```ignore
+//! ```text
 //! guest_does(host, Set::New, "drivers,console,pause=2,poweroff", "")?; // the Linux guest's disk, and what it is to do
 //! let mut run = Run::new("reboot")                         // names the logs: reboot.serial.log, reboot.tenon.log, ...
 //!     .devices()                                           // the GPU, its HDMI audio and the HDA controller
@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::guest::{GrubConfig, GuestDisk, Initramfs, Kernel, Marks, Roots};
@@ -34,6 +35,8 @@ pub const RUN_LIMIT: Duration = Duration::from_secs(900);
 pub const SHORT: Duration = Duration::from_secs(120);
 /// Between two looks at the screen or the logs.
 const LOOK: Duration = Duration::from_millis(60);
+/// How long a scene that has come up may go on being drawn.
+const SETTLE: Duration = Duration::from_millis(1000);
 
 /// The three functions of the usual layout, as `bind_vfio` takes them.
 pub const FUNCTIONS: [&str; 3] = [bdf::GPU, bdf::HDMI, bdf::HDA];
@@ -247,6 +250,26 @@ impl Run {
     }
 }
 
+/// What the assigned adapter shows now.
+fn look(host: &mut LabHost) -> Result<Image, Failure> {
+    Image::parse(&host.screendump("gpu")?).map_err(|error| wrong(&error))
+}
+
+/// The picture of a scene that has just come up, once it had the time to be drawn to its end.
+fn settled(host: &mut LabHost, scene: Scene, first: Image) -> Result<Image, Failure> {
+    let end = Instant::now() + SETTLE;
+    let mut best = first;
+    while Instant::now() < end {
+        thread::sleep(LOOK);
+        let image = look(host)?;
+        if !scene.is_in(&image) {
+            break;
+        }
+        best = image;
+    }
+    Ok(best)
+}
+
 /// A scene as it was seen.
 #[derive(Debug, Clone)]
 pub struct Sight {
@@ -288,39 +311,39 @@ pub struct Running {
 
 impl Running {
     /// Looks at the assigned adapter until each of `scenes` was seen, in this order (one picture may show several). Each
-    /// one's picture is left in the logs as `NAME-SCENE.png`.
+    /// one's picture is left in the logs as `NAME-SCENE.png`: the last that showed it within a second.
     ///
     /// # Errors
     /// When the monitor ends or `limit` passes before: says what was missing and what was on the screen last.
     pub fn see(&mut self, host: &mut LabHost, scenes: &[Scene], limit: Duration) -> Result<Vec<Sight>, Failure> {
         let end = Instant::now() + limit;
         let mut seen: Vec<Sight> = Vec::new();
-        while seen.len() < scenes.len() {
-            let image = Image::parse(&host.screendump("gpu")?).map_err(|error| wrong(&error))?;
+        loop {
+            let image = look(host)?;
             while let Some(scene) = scenes.get(seen.len()).filter(|scene| scene.is_in(&image)) {
+                let after = self.begin.elapsed();
+                let image = settled(host, *scene, image.clone())?;
                 let path = self.keep(*scene, &image)?;
                 seen.push(Sight {
                     scene: *scene,
-                    image: image.clone(),
+                    image,
                     path,
-                    after: self.begin.elapsed(),
+                    after,
                 });
             }
-            if seen.len() == scenes.len() {
-                break;
-            }
+            let Some(missing) = scenes.get(seen.len()) else {
+                return Ok(seen);
+            };
             if Instant::now() > end || self.ended(host, LOOK)?.is_some() {
                 let last = self.logs.join(format!("{}-last.png", self.name));
-                let _ = image.write_png(&last);
+                image.write_png(&last).map_err(|error| wrong(&error))?;
                 let what = format!(
-                    "`{}` was not seen on the assigned adapter; the last picture is {}",
-                    scenes[seen.len()],
+                    "`{missing}` was not seen on the assigned adapter; the last picture is {}",
                     last.display()
                 );
                 return Err(self.failure(&what));
             }
         }
-        Ok(seen)
     }
 
     /// Waits for a mark of that key.

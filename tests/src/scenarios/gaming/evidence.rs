@@ -213,6 +213,7 @@ mod tests {
         set: Set::New,
         interrupts: Interrupts::Msi,
         hide_kvm: true,
+        whole_log: false,
     };
 
     /// As the guest said it in the lab.
