@@ -250,3 +250,16 @@ fn a_signal_while_masked_stays_pending() {
     vector.unroute().unwrap();
     assert!(!vector.pending(), "the kernel has taken the signal");
 }
+
+#[test]
+fn the_processor_keeps_its_name() {
+    let Ok(kvm) = vmm::kvm::host::open() else {
+        return println!("skipped: the_processor_keeps_its_name: no /dev/kvm");
+    };
+    let leaves = supported_cpuid(&kvm).unwrap();
+    for function in 0x8000_0002..=0x8000_0004 {
+        let found: Vec<_> = leaves.iter().filter(|leaf| leaf.function == function).collect();
+        assert_eq!(found.len(), 1, "{function:#x}");
+        assert_eq!(found[0].eax, std::arch::x86_64::__cpuid(function).eax);
+    }
+}

@@ -77,12 +77,12 @@ fn between(before: Counts, after: Counts) -> Audio {
     }
 }
 
-/// The counts as soon as the guest has reported so many tones.
+/// The counts once the guest has reported so many tones. Looked for seldom: looking takes instructions from the guest.
 fn counts_after(host: &mut LabHost, name: &'static str, tones: u32) -> Result<Counts, BenchError> {
     let script = format!(
         "until [ \"$(grep -ac '^@@ tone' /tmp/serial.log)\" -ge {tones} ]; do
              test -d /proc/$(cat /run/monitor.pid) || exit 1
-             usleep 20000
+             sleep 1
          done
          cat /proc/uptime
          cd /sys/kernel/debug/kvm/$(cat /run/monitor.pid)-* && cat io_exits mmio_exits irq_injections"
