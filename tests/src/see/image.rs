@@ -73,7 +73,11 @@ impl Image {
     /// # Errors
     /// It is neither, or cut short: says why.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.starts_with(b"P6") { ppm(bytes) } else { png(bytes) }
+        if bytes.starts_with(b"P6") {
+            ppm(bytes)
+        } else {
+            png(bytes)
+        }
     }
 
     /// Writes a PNG.

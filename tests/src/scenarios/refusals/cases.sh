@@ -75,7 +75,7 @@ hold() {
 
 let_go() {
     kill -KILL $holder
-    wait $holder
+    wait $holder 2>/dev/null
     rm hold.log
 }
 
