@@ -29,13 +29,17 @@ pub enum VarsError {
     Template { path: PathBuf, source: io::Error },
     #[error("cannot create the variable store {}", path.display())]
     Create { path: PathBuf, source: io::Error },
-    #[error("{} is {actual} bytes long; the variable store of this firmware is {expected} bytes", path.display())]
+    #[error(
+        "{} is {actual} bytes long; the variable store of this firmware is {expected} bytes: name the store made for it, or \
+         another file, to be created",
+        path.display()
+    )]
     Size { path: PathBuf, actual: u64, expected: u64 },
     #[error("{} is not a regular file", path.display())]
     NotAFile { path: PathBuf },
     #[error("{} is the firmware's template; each virtual machine needs a copy of its own", path.display())]
     IsTemplate { path: PathBuf },
-    #[error("the variable store {} is in use by another virtual machine", path.display())]
+    #[error("the variable store {} is in use by another virtual machine; each needs one of its own", path.display())]
     InUse { path: PathBuf },
     #[error("cannot lock the variable store {}", path.display())]
     Lock { path: PathBuf, source: io::Error },

@@ -117,8 +117,8 @@ pub enum OvmfError {
     },
     /// No variable store belongs to the code.
     #[error(
-        "no variable store template for {}: looked for {}. Name one, or use the unified OVMF.fd", code.display(),
-        list(tried)
+        "no variable store template for {}: {}. Put the template that belongs to it beside it (OVMF_VARS.fd for \
+         OVMF_CODE.fd), or use the unified OVMF.fd", code.display(), looked_for(tried)
     )]
     NoVars {
         /// The code.
@@ -204,11 +204,11 @@ impl FirmwareImage {
     /// The image the user named: CODE with `vars` or with the template that lies beside it, or a unified image.
     ///
     /// # Errors
-    /// The file cannot be read, is qcow2, or has no template.
+    /// The file cannot be read, is qcow2, or has no template and, without one, whatever else is wrong with it.
     pub fn named(code: &Path, vars: Option<&Path>) -> Result<Self, OvmfError> {
         let mut head = [0; volume::HEADER_SIZE];
-        let read = File::open(code).and_then(|mut file| file.read(&mut head));
-        let length = read.map_err(|source| OvmfError::Read {
+        let taken = File::open(code).and_then(|mut file| file.read(&mut head));
+        let length = taken.map_err(|source| OvmfError::Read {
             path: code.to_owned(),
             source,
         })?;
@@ -219,7 +219,11 @@ impl FirmwareImage {
         let vars_template = match vars {
             _ if unified => None,
             Some(vars) => Some(vars.to_owned()),
-            None => Some(sibling_template(code)?),
+            None => Some(sibling_template(code).or_else(|error| {
+                // A copy cut short seldom has its template beside it; that it is cut short is the truer complaint.
+                volume::check_image(code, &read(code)?)?;
+                Err(error)
+            })?),
         };
         Ok(Self {
             code: code.to_owned(),
@@ -310,6 +314,14 @@ fn read(path: &Path) -> Result<Vec<u8>, OvmfError> {
         });
     }
     Ok(bytes)
+}
+
+fn looked_for(tried: &[PathBuf]) -> String {
+    if tried.is_empty() {
+        "a name without `CODE` in it tells of none".to_owned()
+    } else {
+        format!("looked for {}", list(tried))
+    }
 }
 
 /// The template beside `code`: OVMF_VARS for OVMF_CODE, with and without the variant in the name.

@@ -229,6 +229,17 @@ fn code_without_a_template_says_where_it_looked() {
     );
     let template = folder.write("OVMF_VARS_4M.fd", []);
     assert_eq!(FirmwareImage::named(&path, None).unwrap().vars_template, Some(template));
+    let nameless = folder.write("mine.fd", code(0x37_c000));
+    let error = FirmwareImage::named(&nameless, None).unwrap_err().to_string();
+    assert!(error.contains("mine.fd") && error.contains("beside it"), "{error}");
+}
+
+#[test]
+fn a_damaged_image_is_called_that_though_it_lacks_a_template_too() {
+    let folder = Folder::new();
+    let path = folder.write("copy.fd", &code(0x37_c000)[..0x10_0000]);
+    let error = FirmwareImage::named(&path, None).unwrap_err().to_string();
+    assert!(error.contains("copy.fd is truncated"), "{error}");
 }
 
 #[test]

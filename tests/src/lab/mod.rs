@@ -12,7 +12,7 @@ mod scratch;
 pub mod store;
 pub mod wire;
 
-pub use channel::{Event, Job, Output};
+pub use channel::{ChannelError, Event, Job, Output};
 pub use host::{Config, HostError, LabHost};
 pub use layout::{Hardware, bdf};
 pub use store::{Root, Set, Store, StoreError};

@@ -1,8 +1,13 @@
 //! All the scenarios, a file a subject.
 
+mod boot_order;
+mod console;
+mod contracts;
+mod direct;
 pub mod gaming;
 mod host;
 pub mod monitor;
+mod refusals;
 
 use crate::scenario::Scenario;
 
@@ -13,4 +18,13 @@ pub const ALL: &[&dyn Scenario] = &[
     &gaming::NEW,
     &gaming::OLD,
     &gaming::INTX,
+    &contracts::KvmContracts,
+    &direct::BZIMAGE_1,
+    &direct::BZIMAGE_2,
+    &direct::BZIMAGE_4,
+    &direct::PVH_1,
+    &direct::PVH_4,
+    &boot_order::FIRST,
+    &boot_order::SECOND,
+    &refusals::Refusals,
 ];

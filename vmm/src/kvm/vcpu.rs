@@ -9,7 +9,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use devices::{Bus, Effect};
-use kvm_bindings::{CpuId, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, kvm_cpuid_entry2, kvm_enable_cap, kvm_run};
+use kvm_bindings::{
+    CpuId, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, Msrs, kvm_cpuid_entry2, kvm_enable_cap, kvm_msr_entry, kvm_run,
+};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 
 use super::host::{HostError, refused};
@@ -62,6 +64,32 @@ pub enum Step {
     Failed(String),
 }
 
+/// HWCR and its bit TscFreqSel: the TSC counts at the P0 frequency (AMD64 APM vol. 2 §3.2.10, PPR for family 17h).
+const MSR_HWCR: u32 = 0xc001_0015;
+const HWCR_TSC_FREQ_SEL: u64 = 1 << 24;
+
+/// Whether the guest sees an AMD processor (Hygon's are such) whose TSC never varies: Linux then wants HWCR to say so.
+fn tsc_counts_at_p0(cpuid: &[kvm_cpuid_entry2]) -> bool {
+    let leaf = |function| cpuid.iter().find(|entry| entry.function == function);
+    let vendor = leaf(0).map(|leaf| [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat());
+    let amd = vendor.is_some_and(|name| name == b"AuthenticAMD" || name == b"HygonGenuine");
+    // CPUID 0x80000007 EDX bit 8: the TSC's rate is constant in all states.
+    amd && leaf(0x8000_0007).is_some_and(|leaf| leaf.edx & 1 << 8 != 0)
+}
+
+/// Does what firmware does on the real board. KVM before Linux 6.7 has no such bit; there the guest's kernel warns, no more.
+fn set_tsc_at_p0(vcpu: &VcpuFd) {
+    let entry = kvm_msr_entry {
+        index: MSR_HWCR,
+        data: HWCR_TSC_FREQ_SEL,
+        ..Default::default()
+    };
+    let written = Msrs::from_entries(&[entry]).ok().map(|msrs| vcpu.set_msrs(&msrs));
+    if !matches!(written, Some(Ok(1))) {
+        tracing::debug!("KVM does not let HWCR say that the TSC counts at the P0 frequency");
+    }
+}
+
 /// A vCPU and its shared page.
 pub struct Vcpu {
     fd: VcpuFd,
@@ -97,6 +125,9 @@ impl Vcpu {
         }
         let entries = CpuId::from_entries(cpuid).map_err(|_| HostError::Lacks("room for the guest's CPUID leaves"))?;
         fd.set_cpuid2(&entries).map_err(refused("take the guest's CPUID"))?;
+        if tsc_counts_at_p0(cpuid) {
+            set_tsc_at_p0(&fd);
+        }
         let run = std::ptr::from_mut(fd.get_kvm_run()).cast_const();
         Ok(Self { fd, run })
     }
@@ -227,4 +258,32 @@ pub fn supported_cpuid(kvm: &Kvm) -> Result<Vec<kvm_cpuid_entry2>, HostError> {
 /// Whether KVM emulates the TSC-deadline timer; older kernels say so here and not in their CPUID.
 pub fn has_tsc_deadline(kvm: &Kvm) -> bool {
     kvm.check_extension(Cap::TscDeadlineTimer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(function: u32, [ebx, ecx, edx]: [u32; 3]) -> kvm_cpuid_entry2 {
+        kvm_cpuid_entry2 {
+            function,
+            ebx,
+            ecx,
+            edx,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn only_amd_processors_with_a_constant_tsc_have_the_bit_for_it() {
+        // "AuthenticAMD" and "GenuineIntel".
+        let amd = leaf(0, [0x6874_7541, 0x444d_4163, 0x6974_6e65]);
+        let intel = leaf(0, [0x756e_6547, 0x6c65_746e, 0x4965_6e69]);
+        let constant = leaf(0x8000_0007, [0, 0, 1 << 8]);
+        let varying = leaf(0x8000_0007, [0, 0, 0]);
+        assert!(tsc_counts_at_p0(&[amd, constant]));
+        assert!(!tsc_counts_at_p0(&[amd, varying]));
+        assert!(!tsc_counts_at_p0(&[intel, constant]));
+        assert!(!tsc_counts_at_p0(&[]));
+    }
 }
