@@ -2,7 +2,10 @@
 
 pub mod gaming;
 mod host;
+mod lifecycle;
 pub mod monitor;
+mod reboot;
+mod variables;
 
 use crate::scenario::Scenario;
 
@@ -13,4 +16,8 @@ pub const ALL: &[&dyn Scenario] = &[
     &gaming::NEW,
     &gaming::OLD,
     &gaming::INTX,
+    &lifecycle::GivenBack,
+    &reboot::Reboot,
+    &reboot::TripleFault,
+    &variables::Survive,
 ];
