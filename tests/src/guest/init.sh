@@ -13,8 +13,10 @@
 #   msr                whether KVM's paravirtual MSRs answer
 #   tone[=SECONDS]     1 kHz on each HDA controller in turn, 2 s each by default
 #   efivar-write=N:V   set the UEFI variable N; efivar-read=N prints it; efivar-delete=N removes it
-#   efivar-loop        set UEFI variables over and over, until killed
-#   reboots=N          reboot (here, before the words that follow) until this is boot N+1, counted in a UEFI variable
+#   efivar-loop[=N]    set UEFI variables of N times 64 bytes (3 by default) over and over, until killed
+#   reboots=N[:HOW...] reboot (here, before the words that follow) until this is boot N+1, counted in a UEFI variable;
+#                      HOW is the way of each reboot in turn, as in /sys/kernel/reboot/type: acpi kbd triple efi pci
+#   reboot-by=HOW      which way the word reboot will go
 #   display            load the display's own driver
 #   console            the kernel's messages about the devices, and a known text, on the screen
 #   frame              a known picture on the screen
@@ -271,9 +273,9 @@ efivar_delete() {
 
 efivar_loop() {
     variables || return
-    filler=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    filler=$(repeat 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef "${1:-3}")
     number=0
-    while printf '\007\000\000\000%s' "$number $filler$filler$filler" >"$VARS/TenonLoop$((number % 4))-$GUID"; do
+    while printf '\007\000\000\000%s' "$number $filler" >"$VARS/TenonLoop$((number % 4))-$GUID"; do
         say "efivar-loop=$number"
         number=$((number + 1))
     done
@@ -286,9 +288,20 @@ reboots() {
     boots=0
     [ -e "$file" ] && boots=$(dd if="$file" bs=4096 iflag=skip_bytes skip=4 2>/dev/null)
     say "boots=$boots"
-    [ "$boots" -ge "$1" ] && return
+    hows=$1:
+    [ "$boots" -ge "${hows%%:*}" ] && return
     efivar_write "TenonBoots:$((boots + 1))"
+    while [ "$boots" -ge 0 ]; do
+        hows=${hows#*:}
+        boots=$((boots - 1))
+    done
+    [ -n "${hows%%:*}" ] && reboot_by "${hows%%:*}"
     end reboot
+}
+
+reboot_by() {
+    echo "$1" >/sys/kernel/reboot/type || { say "error=this kernel cannot reboot by $1"; return; }
+    say "reboot-by=$1"
 }
 
 display() {
@@ -409,8 +422,9 @@ act() {
         efivar-write) efivar_write "$argument" ;;
         efivar-read) efivar_read "$argument" ;;
         efivar-delete) efivar_delete "$argument" ;;
-        efivar-loop) efivar_loop ;;
+        efivar-loop) efivar_loop "$argument" ;;
         reboots) reboots "$argument" ;;
+        reboot-by) reboot_by "$argument" ;;
         display) display ;;
         console) console ;;
         frame) frame ;;

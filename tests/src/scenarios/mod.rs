@@ -6,8 +6,11 @@ mod contracts;
 mod direct;
 pub mod gaming;
 mod host;
+mod lifecycle;
 pub mod monitor;
+mod reboot;
 mod refusals;
+mod variables;
 
 use crate::scenario::Scenario;
 
@@ -27,4 +30,8 @@ pub const ALL: &[&dyn Scenario] = &[
     &boot_order::FIRST,
     &boot_order::SECOND,
     &refusals::Refusals,
+    &lifecycle::GivenBack,
+    &reboot::Reboot,
+    &reboot::TripleFault,
+    &variables::Survive,
 ];

@@ -196,6 +196,18 @@ impl Run {
         self.arg("--disk").arg(format!("path={GUEST_DISK}"))
     }
 
+    /// Without firmware and so without variables: with this kernel and initial RAM disk in the lab host.
+    #[must_use]
+    pub fn kernel(mut self, kernel: &str, initrd: &str, cmdline: &str) -> Self {
+        self.vars.clear();
+        self.arg("--kernel")
+            .arg(kernel)
+            .arg("--initrd")
+            .arg(initrd)
+            .arg("--cmdline")
+            .arg(cmdline)
+    }
+
     /// Whether the lab host is paced from the start, so that screens last (`pace` in lab.sh); it is by default.
     #[must_use]
     pub fn paced(mut self, paced: bool) -> Self {
@@ -206,10 +218,15 @@ impl Run {
     /// Its command line in the lab host.
     #[must_use]
     pub fn command(&self) -> String {
-        let Self { name, memory, vars, .. } = self;
+        let Self { name, memory, .. } = self;
+        let vars = if self.vars.is_empty() {
+            String::new()
+        } else {
+            format!(" --vars {}", self.vars)
+        };
         let devices: String = self.functions.iter().map(|bdf| format!(" --device {bdf}")).collect();
         let args = self.args.join(" ");
-        format!("tenon run --memory {memory} --vars {vars} --serial file=/out/{name}.serial.log{devices} {args}")
+        format!("tenon run --memory {memory}{vars} --serial file=/out/{name}.serial.log{devices} {args}")
     }
 
     /// Starts it. `logs` is where its logs and pictures are to be in the end.

@@ -6,6 +6,7 @@ use super::{Interrupts, Plan};
 use crate::guest::{Marks, field};
 use crate::hear::Tone;
 use crate::lab::Set;
+use crate::scenario::Failure;
 
 /// The pitch of the guest's tone, and how far off it may be.
 const TONE_HZ: f64 = 1000.0;
@@ -49,6 +50,22 @@ pub fn judge(plan: &Plan, marks: &Marks, serial: &str) -> Vec<Finding> {
     findings.push(tsc(plan, marks));
     findings.push(complaints(marks));
     findings
+}
+
+/// Judges whether all three functions work: drivers bound, sound played by MSI, nothing to complain of. For marks of one
+/// boot whose words were `drivers` and `tone`.
+///
+/// # Errors
+/// Says all that was not right.
+pub fn functions_work(marks: &Marks) -> Result<(), Failure> {
+    let mut findings = vec![drivers(marks), complaints(marks)];
+    findings.extend(interrupts(Interrupts::Msi, marks));
+    let wrong: Vec<String> = findings
+        .iter()
+        .filter(|finding| !finding.right)
+        .map(|finding| format!("not so: {}: {}", finding.what, finding.evidence))
+        .collect();
+    Failure::unless(wrong.is_empty(), || wrong.join("\n"))
 }
 
 /// Judges a recording: its file's name and what was measured.
