@@ -15,7 +15,6 @@ pub const ALL: &[&dyn Scenario] = &[
     &host::Stands(crate::lab::Set::Old),
     &contracts::KvmContracts,
     &direct::BZIMAGE_1,
-    &direct::BZIMAGE_2,
     &direct::BZIMAGE_4,
     &direct::PVH_1,
     &direct::PVH_4,
