@@ -3,6 +3,9 @@
 //! A device here answers accesses and returns what it wants done as an [`Effect`]; it never touches the memory map, KVM or another
 //! device. Nothing in this crate knows KVM or VFIO, so all of it is tested without either.
 
+// The guest reaches most of this crate: nothing in it may panic, whatever the guest does.
+#![warn(clippy::indexing_slicing, clippy::panic)]
+
 pub mod bus;
 pub mod chipset;
 pub mod clock;

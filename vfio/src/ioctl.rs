@@ -45,6 +45,10 @@ struct Argument {
 
 impl Argument {
     /// At least `len` zeroed bytes.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "there is at least one word, and the slices are constant"
+    )]
     fn new(len: usize) -> Self {
         let mut words = vec![0u64; len.div_ceil(8).max(1)];
         let argsz = u32::try_from(words.len() * 8).unwrap_or(u32::MAX);
@@ -56,6 +60,7 @@ impl Argument {
         Self { words }
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the slice starts at 0 or 4 of 8 bytes")]
     fn with(mut self, offset: usize, value: u32) -> Self {
         // Offset 0 is argsz, which stays the buffer's length.
         if let (Some(word), true) = (self.words.get_mut(offset / 8), offset >= 4) {

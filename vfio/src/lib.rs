@@ -8,6 +8,9 @@
 //! on the guest's bus, and the first reset). Teardown is the reverse: the machine lets go of regions, then devices,
 //! then [`GuestDma`], then the container.
 
+// The guest reaches most of this crate: nothing in it may panic, whatever the guest does.
+#![warn(clippy::indexing_slicing, clippy::panic)]
+
 mod assignment;
 mod bar;
 mod config_space;

@@ -1,8 +1,8 @@
 //! What tenon counts on KVM to do, shown by guests of a few bytes on `/dev/kvm`.
 //!
-//! Where there is no `/dev/kvm` these tests say so and count as ignored in the lab's summary; `cargo lab test` runs them in the lab
-//! host as well, where there always is one.
-#![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
+//! Where there is no `/dev/kvm` these tests say so, and `cargo lab test` counts them as skipped; it runs them in the lab host as well,
+//! where there always is one.
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -32,7 +32,10 @@ impl Guest {
         let kvm = match vmm::kvm::host::open() {
             Ok(kvm) => kvm,
             Err(error) => {
-                eprintln!("SKIPPED: {error}");
+                println!(
+                    "skipped: {}: {error}",
+                    std::thread::current().name().unwrap_or("kvm_contract")
+                );
                 return None;
             }
         };
@@ -100,7 +103,7 @@ fn string_output_arrives_element_by_element() {
     // mov cx,3; mov si,0x2000; mov dx,0x402; rep outsw; hlt
     let code = [0xb9, 3, 0, 0xbe, 0, 0x20, 0xba, 0x02, 0x04, 0xf3, 0x6f, 0xf4];
     let sources: Vec<Source> = vec![Box::new(move |out: &mut Decoded| {
-        out.regions.push(region(Space::Port, 0x402, 2, &source))
+        out.regions.push(region(Space::Port, 0x402, 2, &source));
     })];
     let Some(mut guest) = Guest::new(&code, sources) else {
         return;
@@ -124,7 +127,7 @@ fn a_device_s_effect_comes_back_from_its_exit() {
     // mov al,6; mov dx,0xcf9; out dx,al; hlt
     let code = [0xb0, 6, 0xba, 0xf9, 0x0c, 0xee, 0xf4];
     let sources: Vec<Source> = vec![Box::new(move |out: &mut Decoded| {
-        out.regions.push(region(Space::Port, 0xcf9, 1, &source))
+        out.regions.push(region(Space::Port, 0xcf9, 1, &source));
     })];
     let Some(mut guest) = Guest::new(&code, sources) else {
         return;
@@ -246,4 +249,17 @@ fn a_signal_while_masked_stays_pending() {
     while vector.event().read().is_ok() && std::time::Instant::now() < deadline {}
     vector.unroute().unwrap();
     assert!(!vector.pending(), "the kernel has taken the signal");
+}
+
+#[test]
+fn the_processor_keeps_its_name() {
+    let Ok(kvm) = vmm::kvm::host::open() else {
+        return println!("skipped: the_processor_keeps_its_name: no /dev/kvm");
+    };
+    let leaves = supported_cpuid(&kvm).unwrap();
+    for function in 0x8000_0002..=0x8000_0004 {
+        let found: Vec<_> = leaves.iter().filter(|leaf| leaf.function == function).collect();
+        assert_eq!(found.len(), 1, "{function:#x}");
+        assert_eq!(found[0].eax, std::arch::x86_64::__cpuid(function).eax);
+    }
 }

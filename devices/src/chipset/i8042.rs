@@ -146,7 +146,12 @@ impl BusDevice for I8042 {
             COMMAND_OFFSET => pulses_reset(*byte),
             _ => false,
         };
-        if reset { Effect::Reset } else { Effect::None }
+        if reset {
+            tracing::info!("the guest asks for a reset by the keyboard controller");
+            Effect::Reset
+        } else {
+            Effect::None
+        }
     }
 }
 

@@ -48,6 +48,7 @@ impl BusDevice for ResetControl {
         // RST_CPU itself always reads 0, so that every write of 1 is an edge: OVMF writes 0x06 at once, Linux 0x02 first.
         self.value.store(byte & RESET_KIND, Ordering::Relaxed);
         if byte & RST_CPU != 0 {
+            tracing::info!("the guest asks for a reset by port 0xcf9");
             Effect::Reset
         } else {
             Effect::None
@@ -114,7 +115,12 @@ impl BusDevice for Port92 {
         let edge = state.seen && state.value & INIT_NOW == 0 && byte & INIT_NOW != 0;
         // Reserved bits read as 0. A 1 that did not count as an edge is not kept either, or no edge could follow.
         state.value = byte & A20_GATE;
-        if edge { Effect::Reset } else { Effect::None }
+        if edge {
+            tracing::info!("the guest asks for a reset by port 0x92");
+            Effect::Reset
+        } else {
+            Effect::None
+        }
     }
 }
 

@@ -238,7 +238,7 @@ fn acpica_reads_the_dsdt() {
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("dsdt.aml"), table(&replay(&acpi), b"DSDT")).unwrap();
     let Some(_) = iasl(&dir, &["-d", "dsdt.aml"]) else {
-        eprintln!("not run: iasl is not installed (apt-get install acpica-tools)");
+        println!("skipped: acpica_reads_the_dsdt: iasl is not installed (apt-get install acpica-tools)");
         return;
     };
     let text = std::fs::read_to_string(dir.join("dsdt.dsl")).unwrap();

@@ -204,7 +204,7 @@ fn dmidecode_reads_it() {
     let output = Command::new("dmidecode").arg("--from-dump").arg(&dump).output();
     std::fs::remove_file(&dump).unwrap();
     let Ok(output) = output else {
-        eprintln!("not run: dmidecode is not installed (apt-get install dmidecode)");
+        println!("skipped: dmidecode_reads_it: dmidecode is not installed (apt-get install dmidecode)");
         return;
     };
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();

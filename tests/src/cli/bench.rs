@@ -21,7 +21,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Measures both in one lab host and prints their figures.
+    /// Measures both in one lab host and prints their figures. Times are the lab host's: under icount they count instructions.
     pub fn run(self) -> Outcome {
         let set = Set::from(self.packages);
         let mut host = LabHost::boot(&Config::new(set, target_dir().join("lab/bench")))?;
@@ -30,12 +30,12 @@ impl Bench {
             if self.only.as_deref().is_some_and(|only| only != monitor.name()) {
                 continue;
             }
-            match bench::start(&mut host, monitor) {
-                Ok(figures) => println!("{}: {figures}", monitor.name()),
-                Err(error) => {
-                    whole = false;
-                    println!("{}: {error}", monitor.name());
-                }
+            let name = monitor.name();
+            let start = bench::start(&mut host, monitor).map(|figures| println!("{name}: {figures}"));
+            let played = bench::audio::audio(&mut host, set, monitor).map(|audio| println!("{name}: {audio}"));
+            for error in [start.err(), played.err()].into_iter().flatten() {
+                whole = false;
+                println!("{name}: {error}");
             }
         }
         host.stop()?;

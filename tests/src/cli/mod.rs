@@ -1,7 +1,9 @@
 //! The lab's command line: a file a subcommand.
 
 mod bench;
+mod demo;
 mod prepare;
+mod progress;
 mod run;
 mod shell;
 mod test;
@@ -26,6 +28,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a guest with a GPU and sound in the lab host, and leave pictures, sound and a report
+    ///
+    /// Exits with 0 only if everything was seen to be right. DIR then has splash.png, grub.png, console.png, hda.wav,
+    /// hdmi.wav, guest.log, tenon.log and report.json. Takes some minutes, and a few more the first time.
+    Demo(demo::Demo),
     /// Fetch and build what the lab needs, and stop there
     Prepare,
     /// Run a script as root in the lab host, with tenon on the PATH
@@ -46,6 +53,7 @@ type Outcome = Result<ExitCode, Box<dyn Error>>;
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Demo(demo) => demo.run(),
         Command::Prepare => prepare::run(),
         Command::Run(run) => run.run(),
         Command::Shell(shell) => shell.run(),

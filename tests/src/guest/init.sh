@@ -13,13 +13,15 @@
 #   msr                whether KVM's paravirtual MSRs answer
 #   tone[=SECONDS]     1 kHz on each HDA controller in turn, 2 s each by default
 #   efivar-write=N:V   set the UEFI variable N; efivar-read=N prints it; efivar-delete=N removes it
-#   efivar-loop        set UEFI variables over and over, until killed
-#   reboots=N          reboot (here, before the words that follow) until this is boot N+1, counted in a UEFI variable
+#   efivar-loop[=N]    set UEFI variables of N times 64 bytes (3 by default) over and over, until killed
+#   reboots=N[:HOW...] reboot (here, before the words that follow) until this is boot N+1, counted in a UEFI variable;
+#                      HOW is the way of each reboot in turn, as in /sys/kernel/reboot/type: acpi kbd triple efi pci
+#   reboot-by=HOW      which way the word reboot will go
 #   display            load the display's own driver
-#   console            a known text on the screen
+#   console            the kernel's messages about the devices, and a known text, on the screen
 #   frame              a known picture on the screen
 #   pause=SECONDS      wait; hold waits for a line on the serial port
-#   dmesg              the kernel's log
+#   dmesg[=TEXT]       the kernel's log, or its lines with TEXT in them
 #   wait-powerbutton   wait for the power button, then power off
 #   reboot poweroff hang shell      how to end; poweroff when none is said
 
@@ -271,9 +273,9 @@ efivar_delete() {
 
 efivar_loop() {
     variables || return
-    filler=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    filler=$(repeat 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef "${1:-3}")
     number=0
-    while printf '\007\000\000\000%s' "$number $filler$filler$filler" >"$VARS/TenonLoop$((number % 4))-$GUID"; do
+    while printf '\007\000\000\000%s' "$number $filler" >"$VARS/TenonLoop$((number % 4))-$GUID"; do
         say "efivar-loop=$number"
         number=$((number + 1))
     done
@@ -286,9 +288,20 @@ reboots() {
     boots=0
     [ -e "$file" ] && boots=$(dd if="$file" bs=4096 iflag=skip_bytes skip=4 2>/dev/null)
     say "boots=$boots"
-    [ "$boots" -ge "$1" ] && return
+    hows=$1:
+    [ "$boots" -ge "${hows%%:*}" ] && return
     efivar_write "TenonBoots:$((boots + 1))"
+    while [ "$boots" -ge 0 ]; do
+        hows=${hows#*:}
+        boots=$((boots - 1))
+    done
+    [ -n "${hows%%:*}" ] && reboot_by "${hows%%:*}"
     end reboot
+}
+
+reboot_by() {
+    echo "$1" >/sys/kernel/reboot/type || { say "error=this kernel cannot reboot by $1"; return; }
+    say "reboot-by=$1"
 }
 
 display() {
@@ -302,10 +315,12 @@ display() {
 # Keeps the kernel's messages (they stay in its log) out of a picture.
 silence() { dmesg -n 1; }
 
+# What the kernel said of the devices, and a text of our own.
 console() {
     silence
     {
         printf '\033[2J\033[H\033[?25l'
+        dmesg | grep -E 'efi: EFI|DMI: |PCI: (ECAM|MMCONFIG) |Command line|Detected .* proc|bochs|snd_hda_intel|vda' | cut -c 1-150
         printf '\n  TENON GUEST CONSOLE\n\n'
         printf '  %s\n' "Linux $(uname -r)"
         printf '  The quick brown fox jumps over the lazy dog 0123456789\n'
@@ -353,6 +368,10 @@ frame() {
     # In one write: after many small ones the driver forgets to show some lines (bochs-drm of Linux 6.12).
     dd if=/tmp/frame of=/dev/fb0 bs=16M 2>/dev/null
     say "frame=${width}x$height"
+}
+
+kernel_log() {
+    if [ -n "$1" ]; then dmesg | grep -F "$1"; else dmesg; fi >&3
 }
 
 wait_powerbutton() {
@@ -403,14 +422,15 @@ act() {
         efivar-write) efivar_write "$argument" ;;
         efivar-read) efivar_read "$argument" ;;
         efivar-delete) efivar_delete "$argument" ;;
-        efivar-loop) efivar_loop ;;
+        efivar-loop) efivar_loop "$argument" ;;
         reboots) reboots "$argument" ;;
+        reboot-by) reboot_by "$argument" ;;
         display) display ;;
         console) console ;;
         frame) frame ;;
         pause) sleep "$argument" ;;
         hold) say hold; read -r _ </dev/ttyS0 ;;
-        dmesg) dmesg >&3 ;;
+        dmesg) kernel_log "$argument" ;;
         wait-powerbutton) wait_powerbutton ;;
         reboot | poweroff | hang | shell) end "$1" ;;
         *) say "error=unknown word $1" ;;
@@ -422,6 +442,8 @@ exec 3>/dev/ttyS0 || exec 3>/dev/console
 mount -t proc proc /proc
 read -r uptime _ </proc/uptime
 say "init=$uptime"
+read -r release </proc/sys/kernel/osrelease
+say "kernel=$release"
 mount -t sysfs sys /sys
 read -r CMDLINE </proc/cmdline
 words=

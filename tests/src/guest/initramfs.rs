@@ -159,3 +159,53 @@ fn whole(source: io::Error) -> Error {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{APPLETS, INIT};
+    use std::process::Command;
+
+    #[test]
+    fn init_is_a_shell_script() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/guest/init.sh");
+        assert!(Command::new("sh").args(["-n", path]).status().unwrap().success());
+    }
+
+    #[test]
+    fn the_programs_init_calls_are_there() {
+        let called = [
+            "cat", "cmp", "cttyhack", "dd", "dmesg", "grep", "hexdump", "insmod", "mount", "poweroff", "reboot",
+        ];
+        let called = called.into_iter().chain([
+            "rm",
+            "setsid",
+            "sha256sum",
+            "sleep",
+            "tail",
+            "uname",
+            "usleep",
+            "wc",
+            "xxd",
+        ]);
+        for program in called {
+            assert!(INIT.contains(program) && APPLETS.contains(&program), "{program}");
+        }
+    }
+
+    #[test]
+    fn each_word_is_explained() {
+        let (head, body) = INIT.split_once("\n\n").unwrap();
+        let words = body
+            .lines()
+            .filter_map(|line| line.trim().split_once(')'))
+            .filter(|(_, rest)| rest.ends_with(";;"));
+        let words: Vec<_> = words
+            .map(|(word, _)| word)
+            .filter(|it| it.starts_with(char::is_lowercase))
+            .collect();
+        assert!(words.len() > 20, "{words:?}");
+        for word in words.iter().flat_map(|word| word.split(" | ")) {
+            assert!(head.contains(word), "{word}");
+        }
+    }
+}

@@ -30,7 +30,8 @@ impl Kernel {
     pub fn find(roots: &Roots) -> Result<Self> {
         let image = roots
             .list("boot", "vmlinuz-")
-            .pop()
+            .into_iter()
+            .max_by_key(|path| numbers(path))
             .ok_or_else(|| roots.missing("boot/vmlinuz-*".into()))?;
         let name = image
             .file_name()
@@ -87,6 +88,14 @@ impl Kernel {
         });
         Ok(())
     }
+}
+
+/// The numbers in a kernel's file name: what versions are compared by.
+fn numbers(image: &Path) -> Vec<u64> {
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    name.split(|letter: char| !letter.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
 }
 
 /// Module files by plain name, below `folder`.

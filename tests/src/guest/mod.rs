@@ -16,6 +16,8 @@ mod unpack;
 
 #[cfg(test)]
 mod boot_test;
+#[cfg(test)]
+mod disk_test;
 
 pub use disk::{Boot, GuestDisk, VARIABLE_GUID};
 pub use grub::{CONFIG_SIZE, GrubConfig, MENU_TITLE};
@@ -81,6 +83,13 @@ impl Error {
             why: why.to_string(),
         }
     }
+}
+
+/// The kernel command line that makes the guest do `words` (comma-separated, see `init.sh`), with the kernel's own
+/// messages kept off both consoles: on the serial port each byte costs exits.
+#[must_use]
+pub fn cmdline(words: &str) -> String {
+    format!("console=tty0 console=ttyS0 quiet tenon.do={words}")
 }
 
 type Result<T> = std::result::Result<T, Error>;

@@ -57,12 +57,28 @@ impl Wav {
         }
     }
 
+    /// How many frames it has.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.channels.first().map_or(0, Vec::len)
+    }
+
     /// How long it is.
     #[must_use]
     pub fn seconds(&self) -> f64 {
-        self.channels
-            .first()
-            .map_or(0.0, |samples| samples.len() as f64 / f64::from(self.rate))
+        self.frames() as f64 / f64::from(self.rate)
+    }
+
+    /// What comes after so many frames.
+    #[must_use]
+    pub fn since(&self, frames: usize) -> Self {
+        let channels = self.channels.iter();
+        Self {
+            rate: self.rate,
+            channels: channels
+                .map(|samples| samples.get(frames..).unwrap_or_default().to_vec())
+                .collect(),
+        }
     }
 }
 
@@ -127,6 +143,11 @@ mod tests {
         odd.truncate(odd.len() - 3);
         assert_eq!(Wav::parse(&odd).unwrap().channels, [[1.0 / 32768.0], [2.0 / 32768.0]]);
         assert!(Wav::parse(&unfinished(&[])).unwrap().seconds() == 0.0);
+        assert_eq!(
+            (wav.frames(), wav.since(1).channels),
+            (2, vec![vec![-1.0], vec![1.0 / 32768.0]])
+        );
+        assert_eq!(wav.since(3).frames(), 0, "shorter than it was");
     }
 
     #[test]

@@ -4,8 +4,13 @@ mod boot_order;
 mod console;
 mod contracts;
 mod direct;
+pub mod gaming;
 mod host;
+mod lifecycle;
+pub mod monitor;
+mod reboot;
 mod refusals;
+mod variables;
 
 use crate::scenario::Scenario;
 
@@ -13,6 +18,9 @@ use crate::scenario::Scenario;
 pub const ALL: &[&dyn Scenario] = &[
     &host::Stands(crate::lab::Set::New),
     &host::Stands(crate::lab::Set::Old),
+    &gaming::NEW,
+    &gaming::OLD,
+    &gaming::INTX,
     &contracts::KvmContracts,
     &direct::BZIMAGE_1,
     &direct::BZIMAGE_4,
@@ -21,4 +29,8 @@ pub const ALL: &[&dyn Scenario] = &[
     &boot_order::FIRST,
     &boot_order::SECOND,
     &refusals::Refusals,
+    &lifecycle::GivenBack,
+    &reboot::Reboot,
+    &reboot::TripleFault,
+    &variables::Survive,
 ];

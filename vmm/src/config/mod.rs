@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn every_key_has_its_place_in_the_file() {
-        let config: Config = toml::from_str(include_str!("example.toml")).unwrap();
+        let config: Config = toml::from_str(include_str!("../../../resources/examples/gaming.toml")).unwrap();
         assert_eq!(config.name.as_deref(), Some("gaming"));
         assert_eq!(config.disks.len(), 2);
         assert_eq!(config.devices.len(), 2);

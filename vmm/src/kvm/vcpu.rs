@@ -4,6 +4,7 @@
     reason = "the shared kvm_run page says what kvm-ioctls leaves out of its exits"
 )]
 
+use std::arch::x86_64::__cpuid;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +34,19 @@ pub struct ExitCounts {
     pub memory: AtomicU64,
     /// Everything else that came back to user space.
     pub other: AtomicU64,
+}
+
+impl ExitCounts {
+    /// Writes the counts to the log.
+    pub fn log(&self) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        tracing::info!(
+            ports = count(&self.port),
+            memory = count(&self.memory),
+            other = count(&self.other),
+            "exits to user space"
+        );
+    }
 }
 
 /// What came of running a vCPU until its next exit.
@@ -213,6 +227,9 @@ fn internal_error(run: *const kvm_run) -> String {
     )
 }
 
+/// The processor's brand string (Intel SDM vol. 2A, CPUID leaves 0x80000002 to 0x80000004).
+const BRAND: std::ops::RangeInclusive<u32> = 0x8000_0002..=0x8000_0004;
+
 /// The CPUID leaves that KVM can give a guest on this host.
 ///
 /// # Errors
@@ -221,7 +238,21 @@ pub fn supported_cpuid(kvm: &Kvm) -> Result<Vec<kvm_cpuid_entry2>, HostError> {
     let cpuid = kvm
         .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
         .map_err(refused("say what CPUID it supports"))?;
-    Ok(cpuid.as_slice().to_vec())
+    let mut leaves = cpuid.as_slice().to_vec();
+    // KVM leaves the name out: it is for user space to choose. The guest has the host's processor, and says so.
+    leaves.retain(|leaf| !BRAND.contains(&leaf.function));
+    leaves.extend(BRAND.map(|function| {
+        let name = __cpuid(function);
+        kvm_cpuid_entry2 {
+            function,
+            eax: name.eax,
+            ebx: name.ebx,
+            ecx: name.ecx,
+            edx: name.edx,
+            ..Default::default()
+        }
+    }));
+    Ok(leaves)
 }
 
 /// Whether KVM emulates the TSC-deadline timer; older kernels say so here and not in their CPUID.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use devices::chipset::debugcon::DebugSink;
 use devices::flash::{CodeFlash, VarsFlash, VarsStore};
@@ -14,6 +15,7 @@ use devices::{HostMapping, InterruptFabric};
 use firmware::acpi::{self, intx_gsi};
 use firmware::ovmf::LoadedFirmware;
 use firmware::{AddressRange, e820, fw_cfg_files, mmio64};
+use indicatif::ProgressBar;
 use vfio::{DmaRange, GuestDma, Placement, RomSource, VfioPciDevice};
 
 use super::address_space::{AddressSpace, Decoded, Source};
@@ -225,7 +227,9 @@ impl Populated {
                 mapping: Arc::clone(&range.mapping),
             })
             .collect();
+        let waiting = locking_memory(ram);
         let dma = GuestDma::map(Arc::clone(plan.assignment.container()) as _, &regions, &plan.lock)?;
+        waiting.finish_and_clear();
         let devices = plan.assignment.fit(placements, fabric)?;
         for (device, place) in devices.iter().zip(&plan.places) {
             let port = Slot::new(place.port, 0);
@@ -249,6 +253,16 @@ impl Populated {
         // Ports are made in the order of their numbers, the first of which is 1.
         usize::from(device) <= self.ports.len()
     }
+}
+
+/// Something to look at while the kernel zeroes and locks guest memory, which takes seconds for many GiB. Nothing is shown where there
+/// is no terminal.
+fn locking_memory(ram: &GuestRam) -> ProgressBar {
+    let size: usize = ram.ranges.iter().map(|range| range.mapping.len()).sum();
+    let spinner =
+        ProgressBar::new_spinner().with_message(format!("locking {} MiB of memory for the devices", size >> 20));
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
 }
 
 fn ports_with_io_bars(plan: &DevicePlan) -> Vec<u8> {

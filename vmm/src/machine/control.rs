@@ -139,12 +139,11 @@ impl Control {
         }
     }
 
-    /// Lets every vCPU run.
+    /// Lets every vCPU run, unless something has been asked meanwhile: the event loop sees to that first.
     pub fn resume(&self) {
         let mut state = self.lock();
         state.want = Want::Run;
-        state.request = None;
-        self.interrupt.store(false, Ordering::Release);
+        self.interrupt.store(state.request.is_some(), Ordering::Release);
         drop(state);
         self.changed.notify_all();
     }

@@ -12,6 +12,7 @@ mod identity;
 pub mod layout;
 pub mod places;
 pub mod plan;
+mod power_button;
 pub mod power_on;
 pub mod ram;
 mod runner;

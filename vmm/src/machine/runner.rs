@@ -1,13 +1,13 @@
 //! Running a machine: the event loop, and what becomes of what is asked of it.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::builder::{Machine, build};
-use super::control::{Control, Request};
+use super::control::Request;
 use super::error::{Error, system};
 use super::plan::Plan;
+use super::power_button::PowerButton;
 use super::sources;
 use super::terminal::RawTerminal;
 use crate::config::SerialTarget;
@@ -35,13 +35,14 @@ pub fn run(plan: Plan) -> Result<Outcome, Error> {
     let machine = build(plan)?;
     let mut events = EventLoop::new().map_err(Error::Events)?;
     sources::control(&mut events, &machine.control)?;
-    sources::signals(&mut events, &machine.control, &machine.chipset.board.pm)?;
+    let button = Rc::new(PowerButton::new(&machine.control, &machine.chipset.board.pm));
+    sources::signals(&mut events, &button, machine.vcpus.exits())?;
     sources::clock(&mut events, &machine.chipset.board)?;
     sources::devices(&mut events, &machine.control, &machine.devices)?;
     // Kept until the end: dropping it gives the terminal back as it was.
     let _raw = if on_terminal {
         let raw = RawTerminal::enter().map_err(system("set up the terminal"))?;
-        sources::terminal(&mut events, &machine.control, &machine.chipset.board)?;
+        sources::terminal(&mut events, &button, &machine.chipset.board)?;
         raw
     } else {
         None
@@ -92,14 +93,7 @@ fn finish(machine: &Machine) {
     {
         tracing::error!(%error, "the UEFI variables may not have reached the disk");
     }
-    let exits = machine.vcpus.exits();
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    tracing::info!(
-        ports = count(&exits.port),
-        memory = count(&exits.memory),
-        other = count(&exits.other),
-        "exits to user space"
-    );
+    machine.vcpus.exits().log();
 }
 
 /// Counts triple faults that follow each other closely.
@@ -116,19 +110,5 @@ impl Storm {
         self.count = if close { self.count + 1 } else { 1 };
         self.last = Some(Instant::now());
         self.count >= STORM_LIMIT
-    }
-}
-
-/// For the event sources: asks for the power button, and for the end if that has been asked for before.
-pub(super) fn press_or_stop(control: &Arc<Control>, pm: &devices::chipset::pm::PowerManagement, pressed: &mut bool) {
-    if std::mem::replace(pressed, true) {
-        tracing::warn!("stopping at once");
-        control.request(Request::Stop);
-    } else if pm.press_power_button() {
-        tracing::info!("power button pressed; once more stops the machine at once");
-    } else {
-        tracing::info!(
-            "power button pressed, but the guest does not listen to it yet; once more stops the machine at once"
-        );
     }
 }

@@ -19,8 +19,9 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::board::Board;
 use super::control::{Control, Request};
 use super::error::{Error, system};
-use super::runner::press_or_stop;
+use super::power_button::PowerButton;
 use crate::event::EventLoop;
+use crate::kvm::vcpu::ExitCounts;
 
 /// How often the PM timer is looked at; it wraps every 20 minutes and tells the guest halfway.
 const PM_POLL: Duration = Duration::from_secs(120);
@@ -45,21 +46,25 @@ pub fn control(events: &mut EventLoop, control: &Arc<Control>) -> Result<(), Err
     Ok(())
 }
 
-/// SIGINT and SIGTERM: the first presses the power button, the second stops at once.
-pub fn signals(events: &mut EventLoop, control: &Arc<Control>, pm: &Arc<PowerManagement>) -> Result<(), Error> {
+/// SIGINT and SIGTERM press the power button, SIGUSR1 logs the exits so far.
+pub fn signals(events: &mut EventLoop, button: &Rc<PowerButton>, exits: &Arc<ExitCounts>) -> Result<(), Error> {
+    let button = Rc::clone(button);
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let button = Rc::clone(&button);
+        on_signal(events, signal, move || button.press())?;
+    }
+    let exits = Arc::clone(exits);
+    on_signal(events, libc::SIGUSR1, move || exits.log())
+}
+
+fn on_signal(events: &mut EventLoop, signal: i32, then: impl Fn() + 'static) -> Result<(), Error> {
     let (mut receiver, sender) = UnixStream::pair().map_err(system("watch for signals"))?;
     receiver.set_nonblocking(true).map_err(system("watch for signals"))?;
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        let sender = sender.try_clone().map_err(system("watch for signals"))?;
-        signal_hook::low_level::pipe::register(signal, sender).map_err(system("watch for signals"))?;
-    }
-    let (control, pm) = (Arc::clone(control), Arc::clone(pm));
-    let mut pressed = false;
-    events.on_readable("signals", Borrowed(receiver.as_raw_fd()), move || {
-        let mut signals = [0; 16];
-        let count = receiver.read(&mut signals).unwrap_or(0);
-        for _ in 0..count {
-            press_or_stop(&control, &pm, &mut pressed);
+    signal_hook::low_level::pipe::register(signal, sender).map_err(system("watch for signals"))?;
+    events.on_readable("signal", Borrowed(receiver.as_raw_fd()), move || {
+        let mut arrived = [0; 16];
+        for _ in 0..receiver.read(&mut arrived).unwrap_or(0) {
+            then();
         }
         true
     });
@@ -166,9 +171,15 @@ fn on_event(
     Ok(())
 }
 
-/// Input from the terminal to COM1. Ctrl-A x presses the power button, the second time it stops; Ctrl-A Ctrl-A types one.
-pub fn terminal(events: &mut EventLoop, control: &Arc<Control>, board: &Board) -> Result<(), Error> {
-    let input = Rc::new(RefCell::new(Input::new(control, board)));
+/// Input from the terminal to COM1. Ctrl-A x presses the power button; Ctrl-A Ctrl-A types one.
+pub fn terminal(events: &mut EventLoop, button: &Rc<PowerButton>, board: &Board) -> Result<(), Error> {
+    let input = Input {
+        serial: Arc::clone(&board.serial),
+        button: Rc::clone(button),
+        waiting: Vec::new(),
+        escaped: false,
+    };
+    let input = Rc::new(RefCell::new(input));
     let room = board
         .serial
         .room_event()
@@ -199,25 +210,12 @@ const TYPED_AHEAD: usize = 64 << 10;
 
 struct Input {
     serial: Arc<SerialPort>,
-    pm: Arc<PowerManagement>,
-    control: Arc<Control>,
+    button: Rc<PowerButton>,
     waiting: Vec<u8>,
     escaped: bool,
-    pressed: bool,
 }
 
 impl Input {
-    fn new(control: &Arc<Control>, board: &Board) -> Self {
-        Self {
-            serial: Arc::clone(&board.serial),
-            pm: Arc::clone(&board.pm),
-            control: Arc::clone(control),
-            waiting: Vec::new(),
-            escaped: false,
-            pressed: false,
-        }
-    }
-
     fn read(&mut self, from: &mut File) -> bool {
         let mut bytes = [0; 256];
         // End of input, or a terminal that is gone: nothing more will come.
@@ -237,7 +235,7 @@ impl Input {
                 self.escaped = true;
                 return;
             }
-            (true, b'x') => press_or_stop(&self.control, &self.pm, &mut self.pressed),
+            (true, b'x') => self.button.press(),
             (_, byte) if self.waiting.len() < TYPED_AHEAD => self.waiting.push(byte),
             _ => {}
         }

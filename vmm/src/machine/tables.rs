@@ -42,7 +42,7 @@ impl Description {
     pub fn build(&self) -> Result<AcpiTables, AcpiError> {
         let cpus: Vec<_> = (0..u32::from(self.cpus)).map(|apic_id| CpuEntry { apic_id }).collect();
         let ecam = self.host_bridge.ecam();
-        let (mmio32, mmio64) = (self.windows_below_4g(ecam), self.window_above_4g());
+        let (mmio32, mmio64) = (windows_below_4g(&self.ram, ecam), self.window_above_4g());
         let mut reserved = vec![KVM_PAGES];
         reserved.extend(self.flash);
         let mut platform = Platform::new(&cpus, self.ram);
@@ -60,17 +60,6 @@ impl Description {
         platform.oem = self.oem;
         tracing::debug!(?ecam, ?mmio32, ?mmio64, "describing the machine to the firmware");
         AcpiTables::build(&platform)
-    }
-
-    /// The 32-bit hole less the ECAM window, wherever this firmware put that: OVMF of 2022 has it at 0xB0000000 with BARs above it,
-    /// later ones at 0xE0000000 with BARs below.
-    fn windows_below_4g(&self, ecam: Option<(u64, u64)>) -> Vec<AddressRange> {
-        let start = self.ram.mmio32_below(PCI32_END).base;
-        let (hole, end) = ecam.map_or((PCI32_END, PCI32_END), |(base, size)| (base, base.saturating_add(size)));
-        let below = AddressRange::new(start, hole.clamp(start, PCI32_END) - start);
-        let above_start = end.clamp(start, PCI32_END);
-        let above = AddressRange::new(above_start, PCI32_END - above_start);
-        [below, above].into_iter().filter(|window| window.size > 0).collect()
     }
 
     fn window_above_4g(&self) -> Vec<AddressRange> {
@@ -101,5 +90,52 @@ impl Description {
             AcpiTables::placeholder()
         });
         tables.files().into_iter().map(|(_, bytes)| bytes.to_vec()).collect()
+    }
+}
+
+/// The 32-bit hole less the ECAM window, wherever this firmware put that: OVMF of 2022 has it at 0xB0000000 with BARs above it,
+/// later ones at 0xE0000000 with BARs below.
+fn windows_below_4g(ram: &RamSplit, ecam: Option<(u64, u64)>) -> Vec<AddressRange> {
+    let start = ram.mmio32_below(PCI32_END).base;
+    let (hole, end) = ecam.map_or((PCI32_END, PCI32_END), |(base, size)| (base, base.saturating_add(size)));
+    let below = AddressRange::new(start, hole.clamp(start, PCI32_END) - start);
+    let above_start = end.clamp(start, PCI32_END);
+    let above = AddressRange::new(above_start, PCI32_END - above_start);
+    [below, above].into_iter().filter(|window| window.size > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+    const ECAM_SIZE: u64 = 256 << 20;
+
+    fn windows(ram: u64, ecam: Option<u64>) -> Vec<(u64, u64)> {
+        let found = windows_below_4g(&RamSplit::new(ram), ecam.map(|base| (base, ECAM_SIZE)));
+        found
+            .iter()
+            .map(|window| (window.base, window.base + window.size))
+            .collect()
+    }
+
+    #[test]
+    fn both_generations_of_ovmf_find_their_bars_in_a_window() {
+        assert_eq!(
+            windows(8 * GIB, Some(0xe000_0000)),
+            [(0x8000_0000, 0xe000_0000), (0xf000_0000, PCI32_END)]
+        );
+        assert_eq!(
+            windows(8 * GIB, Some(0xb000_0000)),
+            [(0x8000_0000, 0xb000_0000), (0xc000_0000, PCI32_END)]
+        );
+    }
+
+    #[test]
+    fn an_ecam_window_elsewhere_costs_nothing_and_one_over_everything_leaves_nothing() {
+        assert_eq!(windows(GIB, None), [(0x8000_0000, PCI32_END)]);
+        assert_eq!(windows(GIB, Some(0x40_0000_0000)), [(0x8000_0000, PCI32_END)]);
+        assert_eq!(windows(GIB, Some(0x7800_0000)), [(0x8800_0000, PCI32_END)]);
+        assert_eq!(windows_below_4g(&RamSplit::new(GIB), Some((0, 4 * GIB))), []);
     }
 }
