@@ -23,7 +23,6 @@ pub const ALL: &[&dyn Scenario] = &[
     &gaming::INTX,
     &contracts::KvmContracts,
     &direct::BZIMAGE_1,
-    &direct::BZIMAGE_2,
     &direct::BZIMAGE_4,
     &direct::PVH_1,
     &direct::PVH_4,
