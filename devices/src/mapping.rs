@@ -48,6 +48,20 @@ impl HostMapping {
         Self::map(None, 0, len, 4096, libc::PROT_READ | libc::PROT_WRITE)
     }
 
+    /// `len` bytes of private zeroed memory at a host address that is a multiple of `align` (a power of two, at least 4 KiB), in
+    /// transparent huge pages where the host allows that.
+    ///
+    /// # Errors
+    /// What `mmap` says.
+    pub fn anonymous_huge(len: usize, align: usize) -> io::Result<Self> {
+        let mapping = Self::map(None, 0, len, align, libc::PROT_READ | libc::PROT_WRITE)?;
+        // SAFETY: advice on a mapping that nobody else has yet; it changes the size of its pages and nothing else.
+        if unsafe { libc::madvise(mapping.address.cast(), mapping.len, libc::MADV_HUGEPAGE) } != 0 {
+            tracing::debug!(error = %io::Error::last_os_error(), "no transparent huge pages here");
+        }
+        Ok(mapping)
+    }
+
     /// `len` bytes of `file` from `offset`, shared, at a host address that is a multiple of `align` (a power of two, at least 4 KiB).
     ///
     /// Alignment matters for device memory: the kernel maps a BAR with 2 MiB and 1 GiB pages only where host and physical address

@@ -63,7 +63,7 @@ pub struct Machine {
 /// # Errors
 /// The host cannot give what it takes. What was made is unmade, and devices are given back.
 pub fn build(plan: Plan) -> Result<Machine, Error> {
-    let ram = GuestRam::allocate(&plan.ram)?;
+    let ram = GuestRam::allocate(&plan.ram, plan.devices.is_some())?;
     let concrete = KvmFabric::new(Arc::clone(&plan.vm)).map_err(system("route the legacy interrupts"))?;
     let fabric: Arc<dyn InterruptFabric> = Arc::new(concrete);
     let board = Board::new(board_options(&plan)?, fabric.as_ref()).map_err(system("make the board's devices"))?;

@@ -1,4 +1,8 @@
-//! Guest RAM: memfd-backed, one region below the 32-bit hole and one above it.
+//! Guest RAM: one region below the 32-bit hole and one above it.
+//!
+//! Memory that devices reach is pinned whole before the guest starts, so what counts is how fast the kernel can zero and pin it: it is
+//! anonymous, which gets 2 MiB pages on every distribution. Memory files get them only where `shmem_enabled` allows it, and Debian,
+//! Fedora and Arch leave that at `never`. Without devices RAM is a memory file, which shows by its name in `/proc/PID/maps`.
 #![expect(unsafe_code, reason = "vm-memory takes an aligned mapping only by its address")]
 
 use std::io;
@@ -54,17 +58,17 @@ pub struct GuestRam {
 }
 
 impl GuestRam {
-    /// Makes guest RAM. Pages are given by the kernel as they are first touched.
+    /// Makes guest RAM, `pinned` if devices are going to reach it. Pages are given by the kernel as they are first touched.
     ///
     /// # Errors
     /// The host has not got the memory.
-    pub fn allocate(split: &RamSplit) -> Result<Self, RamError> {
+    pub fn allocate(split: &RamSplit, pinned: bool) -> Result<Self, RamError> {
         let mut ranges = Vec::new();
         for (gpa, size) in [(0, split.low), (HIGH_RAM_BASE, split.high)] {
             if size > 0 {
                 ranges.push(RamRange {
                     gpa,
-                    mapping: map(size)?,
+                    mapping: map(size, pinned)?,
                 });
             }
         }
@@ -78,16 +82,21 @@ impl GuestRam {
     }
 }
 
-fn map(size: u64) -> Result<Arc<HostMapping>, RamError> {
-    let file = devices::mapping::memory_file("guest-ram")
-        .and_then(|file| file.set_len(size).map(|()| file))
-        .map_err(|source| RamError::File { size, source })?;
+fn map(size: u64, pinned: bool) -> Result<Arc<HostMapping>, RamError> {
     let len = usize::try_from(size).map_err(|error| RamError::Map {
         size,
         source: Box::new(error),
     })?;
     let align = if len >= ALIGN { ALIGN } else { 2 << 20 };
-    let mapping = HostMapping::shared(&file, 0, len, align, true).map_err(|source| RamError::Map {
+    let mapping = if pinned {
+        HostMapping::anonymous_huge(len, align)
+    } else {
+        let file = devices::mapping::memory_file("guest-ram")
+            .and_then(|file| file.set_len(size).map(|()| file))
+            .map_err(|source| RamError::File { size, source })?;
+        HostMapping::shared(&file, 0, len, align, true)
+    };
+    let mapping = mapping.map_err(|source| RamError::Map {
         size,
         source: Box::new(source),
     })?;
