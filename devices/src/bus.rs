@@ -106,11 +106,6 @@ impl Bus {
             None => Effect::None,
         }
     }
-
-    /// Whether somebody answers at `address`.
-    pub fn claims(&self, address: u64) -> bool {
-        find(&self.table.load(), address, 1).is_some()
-    }
 }
 
 fn find(table: &[BusEntry], address: u64, len: usize) -> Option<(&BusEntry, u64)> {

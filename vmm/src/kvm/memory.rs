@@ -118,11 +118,6 @@ impl Slots {
         }
     }
 
-    /// The device slots there are.
-    pub fn device_slots(&self) -> impl Iterator<Item = &Slot> {
-        self.devices.iter().flatten()
-    }
-
     fn add(&mut self, slot: &Slot) {
         if !slot.is_mappable() {
             tracing::warn!(?slot, "cannot be a memory slot: left unmapped");
