@@ -33,7 +33,7 @@ pub use assignment::{AssignError, Assignment, OpenFunction, Placement};
 pub use container::{Container, OpenError};
 pub use device::VfioPciDevice;
 pub use dma::{DmaError, DmaMap, DmaRange, GuestDma};
-pub use host::{Bdf, HostFunction, MemoryLock, Sysfs};
+pub use host::{Bdf, HostFunction, HostTree, MemoryLock, Sysfs};
 pub use ioctl::IommuInfo;
 pub use request::HostNotices;
 pub use reset::ResetMethod;

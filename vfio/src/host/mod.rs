@@ -2,6 +2,8 @@
 
 pub mod limits;
 pub mod sysfs;
+pub mod tree;
 
 pub use limits::{LimitError, MemoryLock};
 pub use sysfs::{Bdf, BdfParseError, HostFunction, Sysfs, SysfsError};
+pub use tree::HostTree;

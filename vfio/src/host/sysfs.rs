@@ -1,9 +1,11 @@
-//! PCI functions as the host's `/sys` shows them. Everything takes a root prefix, so that a captured tree serves as
-//! well as the machine itself.
+//! PCI functions as the host's `/sys` shows them, read from a [`HostTree`], so that a capture serves as well as the
+//! machine itself.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use super::tree::HostTree;
 
 /// The address of a PCI function: domain, bus, device and function.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -181,23 +183,41 @@ impl fmt::Display for HostFunction {
 /// The host's `/sys`, or a tree that looks like it.
 #[derive(Debug, Clone)]
 pub struct Sysfs {
-    root: PathBuf,
+    tree: HostTree,
 }
 
 impl Sysfs {
     /// The running host.
     pub fn host() -> Self {
-        Self::at("/")
+        Self::of(HostTree::live())
     }
 
-    /// A tree under `root`, which holds `sys/bus/pci/devices` and `sys/kernel/iommu_groups`.
+    /// The `/sys` of a tree, which holds `sys/bus/pci/devices` and `sys/kernel/iommu_groups`.
+    pub fn of(tree: HostTree) -> Self {
+        Self { tree }
+    }
+
+    /// A directory that holds `sys`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self::of(HostTree::at(root))
     }
 
-    /// The directory of one function.
-    pub fn function_path(&self, bdf: Bdf) -> PathBuf {
-        self.root.join("sys/bus/pci/devices").join(bdf.to_string())
+    /// The tree it reads.
+    pub fn tree(&self) -> &HostTree {
+        &self.tree
+    }
+
+    /// The directory of one function on the host.
+    pub fn function_path(bdf: Bdf) -> PathBuf {
+        Path::new("/sys/bus/pci/devices").join(bdf.to_string())
+    }
+
+    /// The addresses of all functions in order; empty where there is no PCI.
+    pub fn bdfs(&self) -> Vec<Bdf> {
+        let names = self.tree.list("/sys/bus/pci/devices").unwrap_or_default();
+        let mut all: Vec<Bdf> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        all.sort_unstable();
+        all
     }
 
     /// The facts of one function.
@@ -205,23 +225,26 @@ impl Sysfs {
     /// # Errors
     /// The function does not exist, or one of the files each function has cannot be read.
     pub fn function(&self, bdf: Bdf) -> Result<HostFunction, SysfsError> {
-        let path = self.function_path(bdf);
-        if !path.exists() {
+        let path = Self::function_path(bdf);
+        // One walk through the links for all the files of the function.
+        let Ok(here) = self.tree.real(&path) else {
             return Err(SysfsError::NoSuchFunction { bdf, path });
-        }
+        };
         let low_half = |value: u32| u16::try_from(value & 0xffff).unwrap_or(u16::MAX);
+        let optional = |name: &str| self.tree.text(here.join(name)).ok();
         Ok(HostFunction {
             bdf,
-            vendor: low_half(number(&path.join("vendor"))?),
-            device: low_half(number(&path.join("device"))?),
-            class: number(&path.join("class"))? & 0xff_ffff,
-            driver: link_name(&path.join("driver")),
-            group: link_name(&path.join("iommu_group")).and_then(|name| name.parse().ok()),
-            boot_vga: optional(&path.join("boot_vga")).map(|text| text == "1"),
-            resources: optional(&path.join("resource"))
-                .map(|text| resources(&text))
-                .unwrap_or_default(),
-            reset_methods: optional(&path.join("reset_method"))
+            vendor: low_half(self.number(&here.join("vendor"))?),
+            device: low_half(self.number(&here.join("device"))?),
+            class: self.number(&here.join("class"))? & 0xff_ffff,
+            driver: self.tree.link_name(here.join("driver")),
+            group: self
+                .tree
+                .link_name(here.join("iommu_group"))
+                .and_then(|name| name.parse().ok()),
+            boot_vga: optional("boot_vga").map(|text| text == "1"),
+            resources: optional("resource").map(|text| resources(&text)).unwrap_or_default(),
+            reset_methods: optional("reset_method")
                 .map(|text| text.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
         })
@@ -232,47 +255,26 @@ impl Sysfs {
     /// # Errors
     /// The group has no directory, or a member cannot be read.
     pub fn group_members(&self, group: u32) -> Result<Vec<HostFunction>, SysfsError> {
-        let path = self
-            .root
-            .join("sys/kernel/iommu_groups")
+        let path = Path::new("/sys/kernel/iommu_groups")
             .join(group.to_string())
             .join("devices");
-        let entries = std::fs::read_dir(&path).map_err(|source| SysfsError::Read {
-            path: path.clone(),
-            source,
-        })?;
-        let mut members: Vec<Bdf> = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect();
+        let names = self
+            .tree
+            .list(&path)
+            .map_err(|source| SysfsError::Read { path, source })?;
+        let mut members: Vec<Bdf> = names.iter().filter_map(|name| name.parse().ok()).collect();
         members.sort_unstable();
         members.into_iter().map(|bdf| self.function(bdf)).collect()
     }
-}
 
-fn read(path: &Path) -> Result<String, SysfsError> {
-    std::fs::read_to_string(path)
-        .map(|text| text.trim().to_owned())
-        .map_err(|source| SysfsError::Read {
-            path: path.to_owned(),
+    fn number(&self, path: &Path) -> Result<u32, SysfsError> {
+        let on_host = || Path::new("/").join(path);
+        let text = self.tree.text(path).map_err(|source| SysfsError::Read {
+            path: on_host(),
             source,
-        })
-}
-
-fn optional(path: &Path) -> Option<String> {
-    read(path).ok()
-}
-
-fn number(path: &Path) -> Result<u32, SysfsError> {
-    let text = read(path)?;
-    u32::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|_| SysfsError::Number {
-        path: path.to_owned(),
-        text,
-    })
-}
-
-fn link_name(path: &Path) -> Option<String> {
-    Some(path.read_link().ok()?.file_name()?.to_str()?.to_owned())
+        })?;
+        u32::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|_| SysfsError::Number { path: on_host(), text })
+    }
 }
 
 /// `resource` holds a line `start end flags` for each BAR, the ROM and, on bridges, the windows.
@@ -391,7 +393,7 @@ pub(crate) mod tests {
     fn facts_come_from_the_tree() {
         let host = Host::new().with("0000:01:00.0", 0x030000, Some("nouveau"), Some(7));
         std::fs::write(
-            host.sysfs().function_path("01:00.0".parse().unwrap()).join("boot_vga"),
+            host.dir.as_path().join("sys/bus/pci/devices/0000:01:00.0/boot_vga"),
             "1\n",
         )
         .unwrap();
