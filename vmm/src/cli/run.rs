@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use crate::config::{Config, CpuConfig, Device, Disk, FirmwareChoice, Identity, MemorySize, RtcBase, SerialTarget};
 use crate::exit::{ExitStatus, Failure};
+use crate::kvm::feature::WithoutFeature;
 use crate::machine::plan::Plan;
 use crate::machine::{self, Outcome};
 
@@ -85,6 +86,9 @@ struct Settings {
     /// Width of guest physical addresses [default: what CPU and IOMMU both reach]
     #[arg(long, value_name = "BITS")]
     phys_bits: Option<u8>,
+    /// Processor features the guest is not to have, named as in /proc/cpuinfo: -avx512f,-kvm-pv-eoi; may be repeated
+    #[arg(long, value_name = "-NAME,...", value_delimiter = ',', allow_hyphen_values = true)]
+    cpu_features: Vec<WithoutFeature>,
     /// What the machine calls itself: manufacturer, product, version, serial, uuid, sku, family, oem-id,
     /// oem-table-id; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_identity, action = ArgAction::Append)]
@@ -138,6 +142,7 @@ impl Settings {
             identity,
             cpu: CpuConfig {
                 phys_bits: self.phys_bits,
+                features: self.cpu_features,
             },
             rtc: self.rtc,
             debug_log: self.debug_log,

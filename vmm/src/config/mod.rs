@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::kvm::feature::WithoutFeature;
 pub use error::ConfigError;
 pub use validate::{Boot, RunConfig};
 pub use value::{Device, Disk, FirmwareChoice, MemorySize, RtcBase, SerialTarget, Uuid, ValueError};
@@ -89,6 +90,8 @@ pub struct Identity {
 pub struct CpuConfig {
     /// Width of guest physical addresses in bits; at most what CPU and IOMMU reach.
     pub phys_bits: Option<u8>,
+    /// Features the guest is not to have, each written `-name`.
+    pub features: Vec<WithoutFeature>,
 }
 
 impl Config {
@@ -112,6 +115,7 @@ impl Config {
             identity: self.identity.overlaid_with(over.identity),
             cpu: CpuConfig {
                 phys_bits: over.cpu.phys_bits.or(self.cpu.phys_bits),
+                features: joined(self.cpu.features, over.cpu.features),
             },
             rtc: over.rtc.or(self.rtc),
             debug_log: over.debug_log.or(self.debug_log),

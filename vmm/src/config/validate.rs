@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Config, ConfigError, Device, Disk, FirmwareChoice, Identity, MemorySize, RtcBase, SerialTarget};
+use crate::kvm::feature::WithoutFeature;
 
 /// Memory when nothing is said.
 const MEMORY_DEFAULT: u64 = 2 << 30;
@@ -52,6 +53,9 @@ pub struct RunConfig {
     pub identity: Identity,
     /// Width of guest physical addresses, if the user limits it.
     pub phys_bits: Option<u8>,
+    /// Features that the guest is not to have.
+    #[serde(serialize_with = "as_text")]
+    pub cpu_features: Vec<WithoutFeature>,
     /// What the real-time clock shows.
     pub rtc: RtcBase,
     /// Where the firmware's debug messages are written.
@@ -78,6 +82,10 @@ pub enum Boot {
         /// Its command line, empty if none was given.
         cmdline: String,
     },
+}
+
+fn as_text<S: serde::Serializer>(features: &[WithoutFeature], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(features.iter().map(ToString::to_string))
 }
 
 impl Config {
@@ -123,6 +131,7 @@ impl Config {
             devices: self.devices,
             identity: self.identity,
             phys_bits: self.cpu.phys_bits,
+            cpu_features: self.cpu.features,
             rtc: self.rtc.unwrap_or_default(),
             debug_log: self.debug_log,
         })

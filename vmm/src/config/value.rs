@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize, de};
 use vfio::Bdf;
 
+use crate::kvm::feature::WithoutFeature;
+
 /// A value that a setting does not take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is not a value for `{key}`: {remedy}")]
@@ -36,7 +38,7 @@ macro_rules! deserialize_from_str {
         }
     )+};
 }
-deserialize_from_str!(MemorySize, FirmwareChoice, SerialTarget, Uuid);
+deserialize_from_str!(MemorySize, FirmwareChoice, SerialTarget, Uuid, WithoutFeature);
 
 /// An amount of memory, written with a suffix: `8G`, `1536M`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
+use super::feature::WithoutFeature;
 use super::topology::Topology;
 
 /// The leaves a hypervisor describes itself in; no processor answers there (Intel SDM vol. 2A, table 3-8, 4000_0000H).
@@ -101,6 +102,8 @@ pub struct CpuidPolicy {
     pub invariant_tsc: bool,
     /// The guest's TSC frequency in kHz (`KVM_GET_TSC_KHZ`), when it is known and constant.
     pub tsc_khz: Option<u32>,
+    /// Features that the guest is not to have.
+    pub without: Vec<WithoutFeature>,
 }
 
 /// Who made the processor, as far as the leaves differ by it.
@@ -140,6 +143,9 @@ pub fn guest_cpuid(host: &[kvm_cpuid_entry2], policy: &CpuidPolicy, vcpu: u32) -
     match leaves.maker() {
         Maker::Intel => tsc_frequency(&mut leaves, policy.tsc_khz),
         Maker::Amd => amd_topology(&mut leaves, host, topology),
+    }
+    for feature in &policy.without {
+        leaves.0.iter_mut().for_each(|entry| feature.clear(entry));
     }
     leaves.finish()
 }

@@ -93,6 +93,7 @@ fn policy(cpus: u32) -> CpuidPolicy {
         tsc_deadline: true,
         invariant_tsc: true,
         tsc_khz: None,
+        without: Vec::new(),
     }
 }
 

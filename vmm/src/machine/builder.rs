@@ -167,6 +167,7 @@ fn make_vcpus(plan: &Plan) -> Result<Vec<Vcpu>, Error> {
         tsc_deadline: has_tsc_deadline(&plan.kvm),
         invariant_tsc: identity::host_tsc_is_reliable(),
         tsc_khz: None,
+        without: plan.config.cpu_features.clone(),
     };
     (0..cpus)
         .map(|index| {
