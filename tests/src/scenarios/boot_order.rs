@@ -65,11 +65,10 @@ impl Scenario for BootOrder {
             "mkdir -p /tmp/boot-order && cp /out/boot-order/*.img /tmp/boot-order/",
             LIMIT,
         )?;
-        // Hidden, for the reason there is in `direct`.
         let mut console = Console::start(
             host,
             &format!(
-                "--memory {memory}G --cpus {cpus} --hide-kvm on --vars /tmp/boot-order/VARS.fd {}",
+                "--memory {memory}G --cpus {cpus} --vars /tmp/boot-order/VARS.fd {}",
                 disks.join(" ")
             ),
         )?;

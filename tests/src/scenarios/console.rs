@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::monitor::NO_PV_EOI;
 use crate::guest::Marks;
 use crate::lab::command::tail;
 use crate::lab::{ChannelError, Event, Job, LabHost};
@@ -42,7 +43,7 @@ impl Console {
     /// When the host is dead.
     pub fn start(host: &mut LabHost, arguments: &str) -> Result<Self, Failure> {
         Ok(Self {
-            job: host.spawn(&format!("exec tenon run --serial stdio {arguments}"))?,
+            job: host.spawn(&format!("exec tenon run {NO_PV_EOI} --serial stdio {arguments}"))?,
             serial: Vec::new(),
             messages: Vec::new(),
             status: None,

@@ -86,12 +86,10 @@ impl Scenario for Shell {
             words += ",disks,blk=vda,blk=vdb";
             disks = "--disk path=/tmp/direct/rw.img --disk path=/tmp/direct/ro.img,readonly";
         }
-        // With KVM's paravirtual features a directly booted guest of several processors stops in the lab host, and one of one
-        // processor has done so too: a processor that was put to sleep is not woken. QEMU's guest was last seen at the same place.
         let mut console = Console::start(
             host,
             &format!(
-                "--memory {memory}G --cpus {cpus} --hide-kvm on --kernel {kernel} --initrd /out/direct/initrd.img {disks} \
+                "--memory {memory}G --cpus {cpus} --kernel {kernel} --initrd /out/direct/initrd.img {disks} \
                  --cmdline 'console=ttyS0 panic=-1 mitigations=off tenon.do={words},shell'"
             ),
         )?;

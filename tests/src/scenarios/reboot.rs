@@ -114,9 +114,6 @@ impl Scenario for TripleFault {
         copy_in(host, &files.initramfs, "/root/initrd.img")?;
         let mut run = Run::new("triple-fault")
             .paced(false)
-            // Hidden, for the reason there is in `direct`.
-            .arg("--hide-kvm")
-            .arg("on")
             .kernel(
                 "/root/vmlinuz",
                 "/root/initrd.img",
