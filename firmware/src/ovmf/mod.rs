@@ -201,11 +201,12 @@ pub struct LoadedFirmware {
 }
 
 impl FirmwareImage {
-    /// The image the user named: CODE with `vars` or with the template that lies beside it, or a unified image.
+    /// The image the user named: CODE with the template that lies beside it, or a unified image. Where there is none, `store`
+    /// stands in for it, a machine's variable store that exists already.
     ///
     /// # Errors
     /// The file cannot be read, is qcow2, or has no template and, without one, whatever else is wrong with it.
-    pub fn named(code: &Path, vars: Option<&Path>) -> Result<Self, OvmfError> {
+    pub fn named(code: &Path, store: Option<&Path>) -> Result<Self, OvmfError> {
         let mut head = [0; volume::HEADER_SIZE];
         let taken = File::open(code).and_then(|mut file| file.read(&mut head));
         let length = taken.map_err(|source| OvmfError::Read {
@@ -216,14 +217,15 @@ impl FirmwareImage {
             return Err(OvmfError::Qcow2 { path: code.to_owned() });
         }
         let unified = volume::is_variable_store(&head[..length]);
-        let vars_template = match vars {
+        let vars_template = match (sibling_template(code), store) {
             _ if unified => None,
-            Some(vars) => Some(vars.to_owned()),
-            None => Some(sibling_template(code).or_else(|error| {
+            (Ok(template), _) => Some(template),
+            (Err(_), Some(store)) => Some(store.to_owned()),
+            (Err(error), None) => {
                 // A copy cut short seldom has its template beside it; that it is cut short is the truer complaint.
                 volume::check_image(code, &read(code)?)?;
-                Err(error)
-            })?),
+                return Err(error);
+            }
         };
         Ok(Self {
             code: code.to_owned(),

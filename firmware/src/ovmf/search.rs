@@ -131,8 +131,8 @@ impl FirmwareSearch {
     ///
     /// # Errors
     /// Those of [`FirmwareImage::named`], and [`OvmfError::NeedsSmm`].
-    pub fn named(&self, code: &Path, vars: Option<&Path>) -> Result<FirmwareImage, OvmfError> {
-        let image = FirmwareImage::named(code, vars)?;
+    pub fn named(&self, code: &Path, store: Option<&Path>) -> Result<FirmwareImage, OvmfError> {
+        let image = FirmwareImage::named(code, store)?;
         let real = |path: &Path| fs::canonicalize(path).ok();
         let named = real(code);
         // Descriptors that cannot be read say nothing about a file the user chose.

@@ -232,6 +232,13 @@ fn code_without_a_template_says_where_it_looked() {
     let nameless = folder.write("mine.fd", code(0x37_c000));
     let error = FirmwareImage::named(&nameless, None).unwrap_err().to_string();
     assert!(error.contains("mine.fd") && error.contains("beside it"), "{error}");
+
+    // A machine that has run already needs no template, and one that lies there is still preferred.
+    let store = folder.write("my-store.fd", vars(0x8_4000));
+    let image = FirmwareImage::named(&nameless, Some(&store)).unwrap();
+    assert_eq!(image.load().unwrap().layout.vars.size, 0x8_4000);
+    let other = FirmwareImage::named(&path, Some(&store)).unwrap();
+    assert_eq!(other.vars_template, Some(folder.0.join("OVMF_VARS_4M.fd")));
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn boot_plan(boot: &Boot) -> Result<BootPlan, Error> {
             let search = FirmwareSearch::default();
             let image = match image {
                 FirmwareChoice::Auto => search.find()?,
-                FirmwareChoice::Path(path) => search.named(path, None)?,
+                FirmwareChoice::Path(path) => search.named(path, Some(vars.as_path()).filter(|vars| vars.exists()))?,
             };
             let loaded = image.load()?;
             VarsStore::check(&vars_options(vars, &image, &loaded))?;
