@@ -2,6 +2,7 @@
 
 pub mod kernel_log;
 pub mod limits;
+pub mod symptom;
 pub mod sysfs;
 pub mod tree;
 
