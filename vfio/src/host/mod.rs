@@ -1,9 +1,13 @@
 //! What this host offers: its PCI functions as `/sys` shows them, and the limits that stand in the way of assigning them.
 
+pub mod function;
 pub mod limits;
+pub mod survey;
 pub mod sysfs;
 pub mod tree;
 
+pub use function::{HostFunction, Link, Resource, Sriov};
 pub use limits::{LimitError, MemoryLock};
-pub use sysfs::{Bdf, BdfParseError, HostFunction, Sysfs, SysfsError};
+pub use survey::Survey;
+pub use sysfs::{Bdf, BdfParseError, Sysfs, SysfsError};
 pub use tree::HostTree;
