@@ -1,11 +1,13 @@
 //! What this host offers: its PCI functions as `/sys` shows them, and the limits that stand in the way of assigning them.
 
+pub mod capture;
 pub mod function;
 pub mod limits;
 pub mod survey;
 pub mod sysfs;
 pub mod tree;
 
+pub use capture::{Capture, CaptureError};
 pub use function::{HostFunction, Link, Resource, Sriov};
 pub use limits::{LimitError, MemoryLock};
 pub use survey::Survey;
