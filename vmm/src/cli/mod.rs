@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod host;
 mod log;
 mod run;
 
