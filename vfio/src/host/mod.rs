@@ -2,13 +2,16 @@
 
 pub mod capture;
 pub mod function;
+pub mod kernel_log;
 pub mod limits;
 pub mod survey;
+pub mod symptom;
 pub mod sysfs;
 pub mod tree;
 
 pub use capture::{Capture, CaptureError};
 pub use function::{HostFunction, Link, Resource, Sriov};
+pub use kernel_log::KernelLog;
 pub use limits::{LimitError, MemoryLock};
 pub use survey::Survey;
 pub use sysfs::{Bdf, BdfParseError, Sysfs, SysfsError};
