@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod check;
 mod host;
 mod log;
 mod run;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check whether devices of this host can go to a guest, and what to do where not
+    Check(Box<check::CheckArgs>),
     /// Run a virtual machine until it powers off
     Run(Box<run::RunArgs>),
 }
@@ -45,6 +48,7 @@ pub fn main() -> ExitStatus {
         return show(&error);
     }
     let done = match cli.command {
+        Command::Check(args) => check::run(*args),
         Command::Run(args) => run::run(*args),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))

@@ -184,7 +184,7 @@ fn claims(facts: &Facts) -> Vec<Finding> {
         if met.is_empty() {
             return Some(
                 Finding::warn(format!("{argument}={claim} claims nothing: no function has that ID"))
-                    .remedy("the card was changed: take the ID off, and `tenon boot-args BDF` prints the right one"),
+                    .remedy("take it off; `tenon boot-args BDF` prints the right ones"),
             );
         }
         if let Some(bridge) = met.iter().find(|function| function.facts.is_bridge()) {
@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn the_command_line_is_split_as_the_kernel_splits_it() {
-        let line = r#"BOOT_IMAGE=/vmlinuz ro quiet dyndbg="file a +p" intel_iommu=on,sm_on vfio_pci.ids=10de:1401,10de:0fba:ffffffff vfio-pci.ids=8086:1e20 nointremap"#;
+        let line = r#"ro quiet dyndbg="file a +p" intel_iommu=on,sm_on vfio_pci.ids=10de:1401,10de:0fba:ffffffff
+                      vfio-pci.ids=8086:1e20 nointremap"#;
         let arguments = Arguments::parse(line);
         assert!(arguments.has("intel_iommu", "on") && arguments.has("intel-iommu", "sm_on"));
         assert!(arguments.has("dyndbg", "file a +p") && arguments.has_word("nointremap"));

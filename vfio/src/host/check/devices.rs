@@ -24,6 +24,9 @@ fn devices(facts: &Facts) -> Vec<Finding> {
         return vec![candidates(facts)];
     }
     for unit in units {
+        if told_as_half(facts, &unit) {
+            continue;
+        }
         let refused: Vec<Finding> = unit.iter().filter_map(|function| refused(function)).take(1).collect();
         match refused.is_empty() {
             true => found.push(drivers(facts, &unit)),
@@ -31,6 +34,14 @@ fn devices(facts: &Facts) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// Whether [`super::isolation`] says of the unit already that it is set aside in part; what is asked for by name is told
+/// of each time.
+fn told_as_half(facts: &Facts, unit: &[&Function]) -> bool {
+    facts.wanted.devices.is_empty()
+        && unit.iter().any(|function| function.facts.is_set_aside())
+        && !unit.iter().all(|function| function.facts.is_set_aside())
 }
 
 /// What can be said of an address without a function that goes to guests.
@@ -122,7 +133,7 @@ fn in_use(bdf: Bdf, what: &Use) -> (String, String, Option<&'static str>) {
             Some("group-busy"),
         ),
         other => (
-            format!("{bdf} is in use: {other:?}"),
+            format!("{bdf} {other}"),
             format!("`tenon devices {bdf}` says for what"),
             None,
         ),
@@ -179,12 +190,20 @@ fn drivers(facts: &Facts, unit: &[&Function]) -> Finding {
 
 /// Where nothing is asked for and nothing set aside: what could be.
 fn candidates(facts: &Facts) -> Finding {
-    let displays: Vec<&Function> = facts
+    let mut displays: Vec<&Function> = facts
         .survey
         .functions
         .iter()
-        .filter(|function| function.facts.is_display() && !function.facts.is_bridge())
+        .filter(|function| function.facts.is_display())
         .collect();
+    // Rather a card than what the host itself shows things on.
+    displays.sort_by_key(|function| {
+        (
+            !function.uses.is_empty(),
+            function.facts.boot_vga == Some(true),
+            function.bdf().bus == 0,
+        )
+    });
     let free = displays.iter().find(|function| function.verdict.is_assignable());
     match (free, displays.first()) {
         (Some(function), _) => {

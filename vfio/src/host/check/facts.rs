@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Arguments;
-use crate::host::survey::Function;
+use crate::host::survey::{Anomaly, Function};
 use crate::host::{Bdf, HostTree, KernelLog, Survey, SysfsError};
 
 /// What somebody wants to run.
@@ -174,17 +174,30 @@ impl Facts {
             .map(|release| (release.number.0, release.number.1) >= (major, minor))
     }
 
-    /// What there is to be judged, by what goes together: the functions asked for, or else those set aside already.
+    /// The functions that were set aside instead of others.
+    pub(super) fn mistaken(&self) -> Vec<Bdf> {
+        let mistaken = |anomaly: &Anomaly| match anomaly {
+            Anomaly::TakenInstead { function, .. } => Some(*function),
+            _ => None,
+        };
+        self.survey.anomalies.iter().filter_map(mistaken).collect()
+    }
+
+    /// The functions that a guest is meant to have already.
+    pub(super) fn set_aside(&self) -> impl Iterator<Item = &Function> {
+        let mistaken = self.mistaken();
+        self.survey.functions.iter().filter(move |function| {
+            let aside = function.facts.is_set_aside() && !function.facts.is_bridge();
+            aside && !mistaken.contains(&function.bdf())
+        })
+    }
+
+    /// What there is to be judged, by what goes together: the functions asked for, or else those set aside already and
+    /// rightly.
     pub fn units(&self) -> Vec<Vec<&Function>> {
         let subjects: Vec<Bdf> = match self.wanted.devices.is_empty() {
             false => self.wanted.devices.clone(),
-            true => self
-                .survey
-                .functions
-                .iter()
-                .filter(|function| function.facts.is_set_aside() && !function.facts.is_bridge())
-                .map(Function::bdf)
-                .collect(),
+            true => self.set_aside().map(Function::bdf).collect(),
         };
         let mut units: Vec<Vec<Bdf>> = Vec::new();
         for bdf in subjects {

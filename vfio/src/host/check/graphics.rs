@@ -12,29 +12,30 @@ pub(super) const BOOT_DISPLAY: Requirement = Requirement {
     look: boot_display,
 };
 
-/// Warns of what the survey lets pass: a display in use while there is another.
+/// Warns of what the survey lets pass: the host's console, while there is another display.
 fn boot_display(facts: &Facts) -> Vec<Finding> {
-    let why = |function: &Function| {
+    let console = |function: &Function| {
         function.uses.iter().find_map(|used| match used {
-            Use::Console { by } => Some(format!("the console is on it ({by})")),
-            Use::Screens(screens) => Some(format!("screens are connected to it ({})", screens.join(", "))),
+            Use::Console { by } if by != "boot_vga" => Some(format!("the console is on it ({by})")),
             _ => None,
         })
     };
-    let lit = |function: &Function| {
-        let booted = function.facts.boot_vga == Some(true) && !function.uses.contains(&Use::OnlyDisplay);
-        why(function).or_else(|| booted.then(|| "the firmware lit the screen through it".to_owned()))
-    };
     let say = |function: &Function| {
         let bdf = function.bdf();
-        let why = lit(function)?;
-        Some(
-            Finding::warn(format!("{bdf}: {why}, and its ROM may be a shadow copy"))
-                .remedy(format!(
-                    "make the other GPU primary in the firmware setup, or give it its ROM: --device {bdf},romfile=FILE"
-                ))
-                .symptom("boot-display"),
-        )
+        let lit = function.facts.boot_vga == Some(true) && !function.uses.contains(&Use::OnlyDisplay);
+        let finding = match (lit, console(function)) {
+            (true, _) => Finding::warn(format!(
+                "{bdf}: the firmware lit the screen through it, so its ROM may be a shadow copy"
+            ))
+            .remedy(format!(
+                "make the other GPU primary in the firmware setup, or give it its ROM: --device {bdf},romfile=FILE"
+            )),
+            (false, Some(console)) => Finding::warn(format!("{bdf}: {console}")).remedy(format!(
+                "`tenon bind {bdf} --yes-this-is-my-display` takes it all the same"
+            )),
+            (false, None) => return None,
+        };
+        Some(finding.symptom("boot-display"))
     };
     facts
         .subjects()

@@ -22,7 +22,12 @@ fn table(facts: &Facts) -> Option<Option<&'static str>> {
 }
 
 fn setup(facts: &Facts) -> &'static str {
+    let nested = facts
+        .processor
+        .as_ref()
+        .is_some_and(|processor| processor.has("hypervisor"));
     match facts.vendor() {
+        _ if nested => "give this virtual machine an IOMMU (QEMU: -device intel-iommu,intremap=on,caching-mode=on)",
         Vendor::Intel => "turn on `VT-d` (Intel Virtualization Technology for Directed I/O) in the firmware setup",
         Vendor::Amd => "set `IOMMU` to Enabled (not Auto) in the firmware setup, often under AMD CBS, NBIO",
         Vendor::Other => "turn on the IOMMU (VT-d, AMD-Vi) in the firmware setup",
@@ -65,12 +70,10 @@ fn enabled(facts: &Facts) -> Vec<Finding> {
             "take intel_iommu=off off the kernel command line, and put intel_iommu=on there".to_owned()
         }
         Vendor::Intel if !told("intel_iommu", "on") => match table(facts) {
-            Some(None) => format!(
-                "{}, and boot with intel_iommu=on: `tenon boot-args` prints how",
-                setup(facts)
-            ),
+            Some(None) => "once the firmware has it, boot with intel_iommu=on: `tenon boot-args` prints how".to_owned(),
             _ => "boot with intel_iommu=on: `tenon boot-args` prints how".to_owned(),
         },
+        _ if table(facts) == Some(None) => "it is in use once the firmware tells of it".to_owned(),
         _ => setup(facts).to_owned(),
     };
     vec![

@@ -19,8 +19,9 @@ fn isolation(facts: &Facts) -> Vec<Finding> {
         .iter()
         .filter_map(|anomaly| judge(facts, anomaly))
         .collect();
+    found.extend(taken_instead(facts));
     if found.is_empty() {
-        let aside: Vec<Bdf> = set_aside(facts).map(Function::bdf).collect();
+        let aside: Vec<Bdf> = facts.set_aside().map(Function::bdf).collect();
         found.push(match aside.is_empty() {
             true => Finding::pass("nothing yet"),
             false => Finding::pass(format!("{}, whole", list(aside))),
@@ -29,36 +30,22 @@ fn isolation(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn set_aside(facts: &Facts) -> impl Iterator<Item = &Function> {
-    let functions = facts.survey.functions.iter();
-    functions.filter(|function| function.facts.is_set_aside() && !function.facts.is_bridge())
-}
-
 fn judge(facts: &Facts, anomaly: &Anomaly) -> Option<Finding> {
-    Some(match anomaly {
-        Anomaly::HalfTaken { taken, missing, .. } => half_taken(facts, taken, missing),
-        Anomaly::TakenInstead { function, missing } => {
-            let driver = facts
-                .survey
-                .get(*function)
-                .and_then(|function| function.facts.driver.clone());
+    match anomaly {
+        Anomaly::HalfTaken { taken, missing, .. } => Some(half_taken(facts, taken, missing)),
+        // The mistake itself says it already.
+        Anomaly::NoDisplayLeft(displays) if facts.mistaken().iter().any(|bdf| displays.contains(bdf)) => None,
+        Anomaly::NoDisplayLeft(displays) => Some(
             Finding::warn(format!(
-                "{function} is on {}, but nothing of a guest: was {} meant?",
-                driver.unwrap_or_else(|| "a stub".to_owned()),
-                list(missing.iter().copied())
+                "{}: no display is left to the host",
+                list(displays.iter().copied())
             ))
-            .remedy(argument(facts).unwrap_or_else(|| format!("`tenon release {function}`")))
-            .symptom("ids-match-twice")
-        }
-        Anomaly::NoDisplayLeft(displays) => Finding::warn(format!(
-            "{}: no display is left to the host",
-            list(displays.iter().copied())
-        ))
-        .remedy("see that you reach the host by ssh, or leave one display to it")
-        .symptom("boot-display"),
-        // Said of each function that it is not on vfio-pci.
-        Anomaly::OnStub(_) => return None,
-    })
+            .remedy("see that you reach the host by ssh, or leave one display to it")
+            .symptom("boot-display"),
+        ),
+        // Told together, and of each device that it is not on vfio-pci.
+        Anomaly::TakenInstead { .. } | Anomaly::OnStub(_) => None,
+    }
 }
 
 fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
@@ -75,7 +62,7 @@ fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
     // Linux 5.19 learnt to own a group as a whole, and refuses the guest instead.
     let then = match facts.at_least(5, 19) {
         Some(true) => "a guest with it will not start",
-        _ => "will crash the host at guest shutdown",
+        _ => "this will crash the host at guest shutdown",
     };
     let bind = format!("`tenon bind {}` now", words(taken.iter().take(1).copied()));
     Finding::fail(format!(
@@ -85,36 +72,52 @@ fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
         held.join(", ")
     ))
     .remedy(match argument(facts) {
-        Some(argument) => format!("{bind}; {argument}"),
+        Some((right, written)) => {
+            format!("{bind}; for every boot `tenon boot-args` prints how to have {right} in place of {written}")
+        }
         None => bind,
     })
     .symptom("half-bound-slot")
 }
 
-/// The argument that claims what goes together with all that is rightly set aside, where the host claims by ID at all.
-fn argument(facts: &Facts) -> Option<String> {
-    let claims = facts.arguments.as_ref()?.claims();
-    let name = claims.first()?.argument;
-    let written = facts.arguments.as_ref()?.written(name)?;
-    let mistaken: Vec<Bdf> = facts
-        .survey
-        .anomalies
-        .iter()
-        .filter_map(|anomaly| match anomaly {
-            Anomaly::TakenInstead { function, .. } => Some(*function),
-            _ => None,
+fn taken_instead(facts: &Facts) -> Option<Finding> {
+    let mistaken = facts.mistaken();
+    let first = facts.survey.get(*mistaken.first()?)?;
+    let meant = facts.survey.anomalies.iter().find_map(|anomaly| match anomaly {
+        Anomaly::TakenInstead { missing, .. } => Some(list(missing.iter().copied())),
+        _ => None,
+    })?;
+    let driver = first.facts.driver.as_deref().unwrap_or("no driver");
+    let are = if mistaken.len() == 1 { "is" } else { "are" };
+    Some(
+        Finding::warn(format!(
+            "{} {are} on {driver}, but no guest's: was {meant} meant?",
+            list(mistaken.iter().copied())
+        ))
+        .remedy(match argument(facts) {
+            Some(_) => "leave their IDs off the kernel command line, as above".to_owned(),
+            None => format!("`tenon release {}`", words(mistaken)),
         })
-        .collect();
+        .symptom("ids-match-twice"),
+    )
+}
+
+/// The argument that claims what goes together with all that is rightly set aside, and the one it is to replace; where
+/// the host claims by ID at all.
+fn argument(facts: &Facts) -> Option<(String, String)> {
+    let arguments = facts.arguments.as_ref()?;
+    let name = arguments.claims().first()?.argument;
+    let written = arguments.written(name)?;
     let mut units: Vec<Vec<Bdf>> = Vec::new();
-    for function in set_aside(facts).filter(|function| !mistaken.contains(&function.bdf())) {
+    for function in facts.set_aside() {
         if !units.iter().any(|unit| unit.contains(&function.bdf())) {
             units.push(facts.survey.unit(&[function.bdf()]));
         }
     }
     // A card is what it is all about, and comes first.
     let is_card = |unit: &Vec<Bdf>| {
-        let mut displays = unit.iter().filter_map(|bdf| facts.survey.get(*bdf));
-        displays.any(|function| function.facts.is_display())
+        let mut functions = unit.iter().filter_map(|bdf| facts.survey.get(*bdf));
+        functions.any(|function| function.facts.is_display())
     };
     units.sort_by_key(|unit| !is_card(unit));
     let mut ids: Vec<String> = Vec::new();
@@ -125,6 +128,5 @@ fn argument(facts: &Facts) -> Option<String> {
         }
     }
     let right = format!("{name}={}", ids.join(","));
-    (!ids.is_empty() && right != written)
-        .then(|| format!("for every boot, {right} in place of {written}: `tenon boot-args` prints how"))
+    (!ids.is_empty() && right != written).then_some((right, written))
 }

@@ -53,7 +53,7 @@ fn kvm(facts: &Facts) -> Vec<Finding> {
 
 /// The group that owns the device is the one to join.
 fn permission(tree: &HostTree) -> String {
-    let gid = std::fs::metadata(DEVICE).map(|file| file.gid()).unwrap_or(0);
+    let gid = std::fs::metadata(DEVICE).map_or(0, |file| file.gid());
     let groups = tree.text("/etc/group").unwrap_or_default();
     let name = groups.lines().find_map(|line| {
         let mut fields = line.split(':');

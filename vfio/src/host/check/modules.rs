@@ -39,18 +39,26 @@ fn modules(facts: &Facts) -> Vec<Finding> {
         if !facts.tree.is_live() {
             return vec![facts.not_said("the kernel's modules")];
         }
+        let gone = directory.display();
+        let others = facts.tree.list("/lib/modules").unwrap_or_default();
         return vec![
-            Finding::fail(format!(
-                "{} is gone: the kernel was updated since this machine booted",
-                directory.display()
-            ))
-            .remedy("reboot into the installed kernel")
+            match others.is_empty() {
+                true => Finding::fail(format!("this kernel has no VFIO built in, and no modules ({gone})"))
+                    .remedy("boot a kernel of a distribution"),
+                false => Finding::fail(format!(
+                    "{gone} is gone: the kernel was updated since this machine booted"
+                ))
+                .remedy("reboot into the installed kernel"),
+            }
             .symptom("modules-of-another-kernel"),
         ];
     }
     vec![
         Finding::fail(format!("{} neither built in nor in {}", lacking.join(" and "), directory.display()))
-            .remedy("install the distribution's full set of modules for this kernel (linux-modules-extra, kernel-modules), or reboot into the installed kernel")
+            .remedy(
+            "install the distribution's full set of modules for this kernel (linux-modules-extra, kernel-modules), or \
+             reboot into the installed kernel",
+        )
             .symptom("modules-of-another-kernel"),
     ]
 }

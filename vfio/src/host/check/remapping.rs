@@ -1,7 +1,7 @@
 //! Interrupt remapping, without which VFIO refuses the IOMMU.
 
 use super::{Facts, Finding, Requirement, Section};
-use crate::host::symptom::{Scanner, find, quote};
+use crate::host::symptom::{Scanner, quote};
 
 pub(super) const REMAPPING: Requirement = Requirement {
     id: "interrupt-remapping",
@@ -38,9 +38,9 @@ fn remapping(facts: &Facts) -> Vec<Finding> {
         .is_some_and(|all| all.has("intremap", "off") || all.has_word("nointremap"));
     let seen = match refused {
         Some(seen) => after_time(&seen.line),
+        None if facts.survey.groups.is_empty() => return Vec::new(),
         None if told_off => "turned off on the kernel command line".to_owned(),
         None if interrupts.contains("IO-APIC") => "off, by /proc/interrupts".to_owned(),
-        None if facts.survey.groups.is_empty() => return Vec::new(),
         None => {
             return vec![Finding::unknown(match &facts.log.missing {
                 Some(reason) => reason.clone(),
@@ -60,11 +60,13 @@ fn remapping(facts: &Facts) -> Vec<Finding> {
             )),
             false => Finding::fail(seen),
         }
-        .remedy(
-            find(SYMPTOM)
-                .map(|symptom| symptom.remedy_for(None, None))
-                .unwrap_or_default(),
-        )
+        .remedy(match told_off {
+            true => "take intremap=off and nointremap off the kernel command line",
+            false => {
+                "turn on `Interrupt Remapping` or `x2APIC` in the firmware setup, or update the firmware; for trusted \
+                 guests only: vfio_iommu_type1.allow_unsafe_interrupts=1"
+            }
+        })
         .symptom(SYMPTOM),
     ]
 }
