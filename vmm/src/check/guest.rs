@@ -1,21 +1,19 @@
 //! What one guest needs besides the host's own requirements: firmware, files, and a plan that comes off.
 
-use std::error::Error as _;
 use std::path::Path;
 
 use firmware::ovmf::FirmwareSearch;
 use vfio::host::check::{Finding, Line, Section, Wanted};
 use vfio::host::{Bdf, HostTree};
 
-use crate::config::RunConfig;
-use crate::exit::Failure;
+use crate::config::{Config, MEMORY_DEFAULT, MemorySize};
 use crate::machine::problems::{self, Problem};
 
 /// The guest asked about: a configuration, or only what is to go into it.
 #[derive(Debug, Default)]
 pub struct Guest {
     /// The whole of it.
-    pub config: Option<RunConfig>,
+    pub config: Option<Config>,
     /// Devices named besides.
     pub devices: Vec<Bdf>,
     /// Memory named besides.
@@ -38,7 +36,7 @@ impl Guest {
         }
         Wanted {
             devices,
-            memory: self.memory.or_else(|| self.config.as_ref().map(|config| config.memory)),
+            memory: self.memory.or_else(|| self.config.as_ref().map(memory)),
         }
     }
 
@@ -51,16 +49,20 @@ impl Guest {
             let seen = "its files are on another machine; devices and memory are checked above";
             return vec![line("config", "Configuration", Finding::unknown(seen))];
         }
-        let found = problems::find(config, host_works);
+        let found = problems::find(config.clone(), host_works);
         if found.is_empty() {
             let seen = match host_works {
-                true => format!("{}: all that it needs is there", config.name),
-                false => format!("{}: its files are there", config.name),
+                true => "all that it needs is there",
+                false => "its files are there",
             };
             return vec![line("config", "Configuration", Finding::pass(seen))];
         }
         found.iter().map(problem).collect()
     }
+}
+
+fn memory(config: &Config) -> u64 {
+    config.memory.map_or(MEMORY_DEFAULT, MemorySize::bytes)
 }
 
 fn line(requirement: &'static str, title: &'static str, finding: Finding) -> Line {
@@ -104,7 +106,12 @@ fn ovmf(tree: &HostTree) -> Finding {
         Ok(image) => {
             let path = image.code.as_path();
             let shown = tree.root().and_then(|root| path.strip_prefix(root).ok());
-            Finding::pass(shown.map_or_else(|| path.to_owned(), |path| Path::new("/").join(path)).display().to_string())
+            Finding::pass(
+                shown
+                    .map_or_else(|| path.to_owned(), |path| Path::new("/").join(path))
+                    .display()
+                    .to_string(),
+            )
         }
         Err(_) if !tree.is_live() => Finding::unknown("no OVMF image in this directory"),
         Err(_) => Finding::fail("no OVMF image that tenon can use").remedy(

@@ -10,4 +10,4 @@ mod tests;
 pub use guest::Guest;
 pub use log::LogReport;
 pub use report::Report;
-pub use style::Style;
+pub use style::{Style, wrapped};

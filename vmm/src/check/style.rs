@@ -50,7 +50,7 @@ impl Style {
 }
 
 /// The text in lines that end by [`WIDTH`], each but the first indented; a word that is too long has a line of its own.
-pub(super) fn wrapped(text: &str, indent: usize) -> String {
+pub fn wrapped(text: &str, indent: usize) -> String {
     let room = WIDTH.saturating_sub(indent).max(20);
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -11,7 +11,7 @@ use vfio::host::check::{Facts, check};
 use vfio::host::{SysfsError, symptom};
 
 use super::host::HostArgs;
-use crate::check::{Guest, LogReport, Report, Style};
+use crate::check::{Guest, LogReport, Report, Style, wrapped};
 use crate::config::{Config, MemorySize};
 use crate::exit::{ExitStatus, Failure};
 
@@ -63,6 +63,9 @@ pub(super) struct CheckArgs {
     list_symptoms: bool,
 }
 
+/// Where the text begins in an explanation.
+const EXPLAINED: usize = 8;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
@@ -94,7 +97,9 @@ impl Failure for CheckError {
 pub(super) fn run(args: CheckArgs) -> Result<ExitStatus, Box<dyn Failure>> {
     if let Some(id) = &args.explain {
         let symptom = symptom::find(id).ok_or_else(|| CheckError::NoSymptom(id.clone()))?;
-        print(&format!("{symptom}\n"))?;
+        let lines = symptom.to_string();
+        let wrapped: Vec<String> = lines.lines().map(|line| wrapped(line, EXPLAINED)).collect();
+        print(&format!("{}\n", wrapped.join("\n")))?;
         return Ok(ExitStatus::Success);
     }
     if args.list_symptoms {
@@ -106,7 +111,7 @@ pub(super) fn run(args: CheckArgs) -> Result<ExitStatus, Box<dyn Failure>> {
     }
     let guest = Guest {
         config: match &args.config {
-            Some(path) => Some(Config::from_file(path)?.validate()?),
+            Some(path) => Some(Config::from_file(path)?),
             None => None,
         },
         devices: args.devices,

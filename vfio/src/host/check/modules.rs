@@ -54,12 +54,16 @@ fn modules(facts: &Facts) -> Vec<Finding> {
         ];
     }
     vec![
-        Finding::fail(format!("{} neither built in nor in {}", lacking.join(" and "), directory.display()))
-            .remedy(
+        Finding::fail(format!(
+            "{} neither built in nor in {}",
+            lacking.join(" and "),
+            directory.display()
+        ))
+        .remedy(
             "install the distribution's full set of modules for this kernel (linux-modules-extra, kernel-modules), or \
              reboot into the installed kernel",
         )
-            .symptom("modules-of-another-kernel"),
+        .symptom("modules-of-another-kernel"),
     ]
 }
 
