@@ -17,7 +17,7 @@ pub enum SelectionError {
     Twice(Bdf),
     /// A bridge cannot be assigned.
     #[error("{0} is a bridge; a bridge stays with the host: name the functions behind it")]
-    Bridge(HostFunction),
+    Bridge(Box<HostFunction>),
     /// There is no IOMMU group.
     #[error(
         "{0} is in no IOMMU group: no IOMMU is active; turn on VT-d or AMD-Vi in the firmware setup and, with an Intel \
@@ -27,11 +27,11 @@ pub enum SelectionError {
     /// Another driver has the function.
     #[error(
         "{function} is not on vfio-pci; bind it to vfio-pci first: {}",
-        bind_hint(std::slice::from_ref(function))
+        bind_hint(std::slice::from_ref(&**function))
     )]
     NotOnVfio {
         /// The function and its present driver.
-        function: HostFunction,
+        function: Box<HostFunction>,
     },
     /// Some functions of the group were left out.
     #[error(
@@ -70,7 +70,7 @@ impl Selection {
             }
             let function = sysfs.function(*bdf)?;
             if function.is_bridge() {
-                return Err(SelectionError::Bridge(function));
+                return Err(SelectionError::Bridge(Box::new(function)));
             }
             let group = function.group.ok_or(SelectionError::NoIommu(*bdf))?;
             groups.entry(group).or_default().push(function);
@@ -82,7 +82,7 @@ impl Selection {
         // Completeness comes first: one message then says all that is missing, whatever driver holds it.
         match groups.values().flatten().find(|function| !function.on_vfio()) {
             Some(function) => Err(SelectionError::NotOnVfio {
-                function: function.clone(),
+                function: Box::new(function.clone()),
             }),
             None => Ok(Self { groups }),
         }

@@ -100,7 +100,7 @@ impl HostTree {
     /// # Errors
     /// There is no such file, or it is too large or unreadable.
     pub fn bytes(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-        self.files.read(&self.real(path.as_ref())?)
+        self.files.read(&self.place(path.as_ref())?)
     }
 
     /// The content of a file as text without white space at its ends; what is not UTF-8 is replaced.
@@ -119,7 +119,7 @@ impl HostTree {
     pub fn link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         let path = path.as_ref();
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let parent = self.real(path.parent().unwrap_or(Path::new("")))?;
+        let parent = self.place(path.parent().unwrap_or(Path::new("")))?;
         match self.files.node(&parent.join(name))? {
             Node::Link(target) => Ok(target),
             Node::File | Node::Directory => Err(io::ErrorKind::InvalidInput.into()),
@@ -136,21 +136,39 @@ impl HostTree {
     /// # Errors
     /// There is no such directory.
     pub fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<String>> {
-        let mut names = self.files.list(&self.real(path.as_ref())?)?;
+        let mut names = self.files.list(&self.place(path.as_ref())?)?;
         names.sort_unstable();
         Ok(names)
     }
 
     /// Whether something stands at the path, links followed.
     pub fn exists(&self, path: impl AsRef<Path>) -> bool {
-        self.real(path.as_ref()).is_ok()
+        match self.live {
+            true => self.at_root(path.as_ref()).exists(),
+            false => self.real(path.as_ref()).is_ok(),
+        }
     }
 
     /// Whether a directory stands at the path, links followed.
     pub fn is_dir(&self, path: impl AsRef<Path>) -> bool {
-        self.real(path.as_ref())
-            .and_then(|path| self.files.node(&path))
-            .is_ok_and(|node| node == Node::Directory)
+        match self.live {
+            true => self.at_root(path.as_ref()).is_dir(),
+            false => self
+                .real(path.as_ref())
+                .and_then(|path| self.files.node(&path))
+                .is_ok_and(|node| node == Node::Directory),
+        }
+    }
+
+    /// A directory, its links followed once for all that is read in it.
+    ///
+    /// # Errors
+    /// Nothing stands there.
+    pub fn folder(&self, path: impl AsRef<Path>) -> io::Result<Folder<'_>> {
+        Ok(Folder {
+            tree: self,
+            path: self.real(path.as_ref())?,
+        })
     }
 
     /// The path without links, relative to the tree: `sys/class/net/eth0` gives `sys/devices/pci0000:00/…/net/eth0`.
@@ -158,6 +176,10 @@ impl HostTree {
     /// # Errors
     /// Nothing stands there, or the links go in a circle.
     pub fn real(&self, path: &Path) -> io::Result<PathBuf> {
+        if self.live {
+            let real = self.at_root(path).canonicalize()?;
+            return Ok(real.strip_prefix("/").map(Path::to_owned).unwrap_or(real));
+        }
         let mut real = PathBuf::new();
         let mut ahead: Vec<PathBuf> = parts(path);
         let mut links = 0;
@@ -184,6 +206,56 @@ impl HostTree {
             }
         }
         Ok(real)
+    }
+
+    /// Where to reach a path in [`Files`]: the kernel follows the links of the running host itself, at a tenth of the
+    /// cost; those of any other tree must not lead out of it.
+    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+        match self.live {
+            true => Ok(path.strip_prefix("/").unwrap_or(path).to_owned()),
+            false => self.real(path),
+        }
+    }
+
+    fn at_root(&self, path: &Path) -> PathBuf {
+        Path::new("/").join(path)
+    }
+}
+
+/// A directory of a [`HostTree`] whose own links have been followed: what is read in it need not go through them again.
+#[derive(Debug, Clone)]
+pub struct Folder<'t> {
+    tree: &'t HostTree,
+    path: PathBuf,
+}
+
+impl Folder<'_> {
+    /// Where it stands, without links and relative to the tree.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The content of a file in it, as [`HostTree::text`].
+    ///
+    /// # Errors
+    /// As [`HostTree::bytes`].
+    pub fn text(&self, name: &str) -> io::Result<String> {
+        let path = self.path.join(name);
+        if self.tree.live {
+            return self.tree.text(path);
+        }
+        match self.tree.files.node(&path)? {
+            Node::File => Ok(String::from_utf8_lossy(&self.tree.files.read(&path)?).trim().to_owned()),
+            Node::Link(_) | Node::Directory => self.tree.text(path),
+        }
+    }
+
+    /// The last name of where a link in it points, as [`HostTree::link_name`].
+    pub fn link_name(&self, name: &str) -> Option<String> {
+        match self.tree.files.node(&self.path.join(name)).ok()? {
+            Node::Link(target) => Some(target.file_name()?.to_str()?.to_owned()),
+            Node::File | Node::Directory => None,
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! `--host`: the commands that only read work on a capture or a directory as they do on this host.
 
-use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
-use vfio::host::HostTree;
+use vfio::host::{Capture, CaptureError, HostTree};
 
 use crate::exit::{ExitStatus, Failure};
 
@@ -22,25 +21,32 @@ impl HostArgs {
         let Some(path) = &self.host else {
             return Ok(HostTree::live());
         };
-        let kind = path.metadata().map_err(|source| HostError::Missing {
+        if path.is_dir() {
+            let tree = HostTree::at(path);
+            return match tree.is_dir("sys") {
+                true => Ok(tree),
+                false => Err(HostError::NoHost { path: path.clone() }.into()),
+            };
+        }
+        let capture = Capture::open(path).map_err(|source| HostError::Capture {
             path: path.clone(),
             source,
         })?;
-        let tree = HostTree::at(path);
-        if kind.is_dir() && tree.is_dir("sys") {
-            Ok(tree)
-        } else {
-            Err(HostError::NoHost { path: path.clone() }.into())
+        let skipped = capture.skipped();
+        if skipped.count > 0 {
+            let named = skipped.named.join("; ");
+            tracing::warn!("{}: {} members were skipped: {named}", path.display(), skipped.count);
         }
+        Ok(capture.into_tree())
     }
 }
 
 /// Why there is no host to work on.
 #[derive(Debug, thiserror::Error)]
 enum HostError {
-    #[error("--host {path}: cannot look at it")]
-    Missing { path: PathBuf, source: io::Error },
-    #[error("--host {path}: neither a capture nor a directory that holds `sys`")]
+    #[error("--host {path}: {source}")]
+    Capture { path: PathBuf, source: CaptureError },
+    #[error("--host {path}: the directory holds no `sys`")]
     NoHost { path: PathBuf },
 }
 
@@ -76,7 +82,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let error = tree(dir.as_path()).unwrap_err();
         assert_eq!(error.status(), ExitStatus::Configuration);
-        assert!(error.to_string().contains("holds `sys`"), "{error}");
+        assert!(error.to_string().contains("holds no `sys`"), "{error}");
 
         std::fs::create_dir(dir.as_path().join("sys")).unwrap();
         let tree = tree(dir.as_path()).unwrap();
@@ -87,5 +93,15 @@ mod tests {
     fn what_is_not_there_is_named() {
         let error = tree("/nowhere.tar.zst").unwrap_err();
         assert!(error.to_string().contains("/nowhere.tar.zst"), "{error}");
+        assert!(error.hint().unwrap().contains("tenon capture"));
+    }
+
+    #[test]
+    fn what_is_no_capture_is_refused() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.as_path().join("notes.txt");
+        std::fs::write(&file, "milk, bread").unwrap();
+        let error = tree(file).unwrap_err();
+        assert!(error.to_string().contains("no .tar.zst"), "{error}");
     }
 }

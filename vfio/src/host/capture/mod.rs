@@ -1,0 +1,23 @@
+//! Captures: the files of a host that the survey and the checks read, in a `.tar.zst` to attach to a bug report.
+//!
+//! - [`Memory`]: files kept in memory, what a capture is read into and written from.
+//! - [`Capture`]: reads an archive that may come from anybody; every size in it has a limit.
+//! - [`write`]: writes one, the same bytes for the same files.
+//!
+//! What is no file of the host stands under `/tenon`: [`KERNEL_LOG`], and [`ABOUT`], which says how the capture was made.
+
+mod about;
+mod memory;
+mod reader;
+mod writer;
+
+pub use about::{About, FORMAT};
+pub use memory::{Memory, Refusal};
+pub use reader::{Capture, CaptureError, LARGEST_ARCHIVE};
+pub use writer::{WriteError, write};
+
+/// Where the kernel's log stands in a capture, as text.
+pub const KERNEL_LOG: &str = "/tenon/kernel.log";
+
+/// Where a capture says how it was made.
+pub const ABOUT: &str = "/tenon/capture.toml";
