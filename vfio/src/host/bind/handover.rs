@@ -122,12 +122,11 @@ impl<'a> Handover<'a> {
         if (self.interrupted)() {
             return Err(StepError::Interrupted);
         }
-        let driver_override = self.driver_override(bdf);
         self.journal.add(Entry {
             bdf,
             id: (function.vendor, function.device),
             driver: function.driver.clone(),
-            driver_override,
+            driver_override: function.driver_override.clone(),
             purpose,
             step: Step::Override,
         })?;
@@ -225,7 +224,7 @@ impl<'a> Handover<'a> {
         self.refuse_in_use(&function)?;
         self.journal.step(bdf, Step::GiveBack)?;
         // Somebody else's is not touched.
-        if self.driver_override(bdf).as_deref() == Some(VFIO_PCI) {
+        if function.driver_override.as_deref() == Some(VFIO_PCI) {
             let before = entry.driver_override.as_deref().unwrap_or("\n");
             self.write(bdf, &file_of(bdf, "driver_override"), before)?;
         }
@@ -320,12 +319,6 @@ impl<'a> Handover<'a> {
                 now,
             }),
         }
-    }
-
-    /// `None` where none is set, which older kernels show as `(null)`.
-    fn driver_override(&self, bdf: Bdf) -> Option<String> {
-        let text = self.sysfs.tree().text(file_of(bdf, "driver_override")).ok()?;
-        (!text.is_empty() && text != "(null)").then_some(text)
     }
 
     fn write(&self, bdf: Bdf, path: &Path, text: &str) -> Result<(), StepError> {

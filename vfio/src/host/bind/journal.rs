@@ -181,12 +181,17 @@ impl Journal {
         })
     }
 
-    /// What is written in the journal of a directory now, without a lock; empty where there is none.
+    /// What is written in the journal of a directory of the host now, without a lock; empty where there is none.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn peek(directory: &Path, tree: &HostTree) -> Result<Vec<Entry>, JournalError> {
-        read(&directory.join(FILE), &boot(tree)).map(|content| content.taken)
+        let path = directory.join(FILE);
+        match tree.bytes(&path) {
+            Ok(text) => parse(&path, &text, &boot(tree)).map(|content| content.taken),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
     }
 
     /// The functions taken, in the order in which they were.
@@ -275,11 +280,15 @@ fn read(path: &Path, boot: &str) -> Result<Content, JournalError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::default()),
         Err(error) => return Err(failed("read", path)(error)),
     };
+    parse(path, &text, boot)
+}
+
+fn parse(path: &Path, text: &[u8], boot: &str) -> Result<Content, JournalError> {
     let garbage = |reason: String| JournalError::Garbage {
         path: path.to_owned(),
         reason,
     };
-    let content: Content = serde_json::from_slice(&text).map_err(|error| garbage(error.to_string()))?;
+    let content: Content = serde_json::from_slice(text).map_err(|error| garbage(error.to_string()))?;
     if content.version != VERSION {
         return Err(garbage(format!("its version is {}, not {VERSION}", content.version)));
     }

@@ -7,12 +7,14 @@ pub mod error;
 pub mod handover;
 pub mod holders;
 pub mod journal;
+pub mod plan;
 
 pub use effects::{Effects, LiveEffects, LoadError, WriteError, write_stdin_to};
 pub use error::{StepError, TakeError};
 pub use handover::{Given, Handover, Progress, VFIO_PCI};
 pub use holders::{Grip, Holder, holders};
 pub use journal::{Entry, Journal, JournalError, Purpose, Step};
+pub use plan::{Action, BindPlan, DARK, PlanError, PlanOptions, Row, Why};
 
 #[cfg(test)]
 mod handover_tests;
