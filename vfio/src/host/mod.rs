@@ -6,6 +6,7 @@ pub mod function;
 pub mod kernel_log;
 pub mod limits;
 pub mod survey;
+pub mod symptom;
 pub mod sysfs;
 pub mod tree;
 

@@ -188,6 +188,10 @@ impl Failure for PlanError {
             Self::Selection(_) | Self::NoSuchFunction(_) | Self::Display { .. } => ExitStatus::Configuration,
         }
     }
+
+    fn hint(&self) -> Option<String> {
+        self.remedy()
+    }
 }
 
 impl Failure for TakeError {

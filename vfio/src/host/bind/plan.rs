@@ -94,7 +94,7 @@ pub enum PlanError {
     #[error("there is no PCI function {0} on this host; `tenon devices` lists those there are")]
     NoSuchFunction(Bdf),
     /// The host needs it.
-    #[error("{function}{}: {}", brought_along(why), used(what))]
+    #[error("{function}{} {what}. {}", brought_along(why), what.consequence())]
     InUse {
         /// The function.
         function: Box<HostFunction>,
@@ -120,7 +120,9 @@ pub enum PlanError {
         holders: Vec<Holder>,
     },
     /// The whole group is of no use to a guest.
-    #[error("{function} cannot go to a guest: {}", unfit(reason))]
+    #[error(
+        "{function} cannot go to a guest: {}. {}", reason.brief(function.bdf), reason.explanation(function.bdf)
+    )]
     Unfit {
         /// The function.
         function: Box<HostFunction>,
@@ -144,6 +146,23 @@ pub enum PlanError {
 pub const DARK: &str = "its screen goes dark when it is taken and shows nothing of the host until it is given back; \
                         have another way in (SSH) to type `tenon release --all`, or reboot";
 
+impl PlanError {
+    /// What to do about it, where there is something.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::InUse { function, what, .. } => what.remedy(function.bdf),
+            Self::Unfit { reason, .. } => reason.remedy(),
+            Self::Held { function, .. } if function.is_display() => Some(
+                "end these first: log out, `systemctl stop display-manager`, and with NVIDIA's driver `systemctl stop \
+                 nvidia-persistenced`"
+                    .to_owned(),
+            ),
+            Self::Held { .. } => Some("end these first".to_owned()),
+            Self::Selection(_) | Self::NoSuchFunction(_) | Self::Display { .. } => None,
+        }
+    }
+}
+
 fn display(only: bool) -> &'static str {
     match only {
         true => "the only display",
@@ -155,47 +174,6 @@ fn brought_along(why: &Why) -> String {
     match why {
         Why::Named => String::new(),
         why => format!(", which must come along ({why}),"),
-    }
-}
-
-fn used(what: &Use) -> String {
-    match what {
-        Use::Mount { at, disk } => format!("the host has its disk {disk} mounted at {at}; unmount it first"),
-        Use::Swap { on, disk } => format!("the host swaps to {on} on its disk {disk}; `swapoff {on}` first"),
-        Use::DefaultRoute { through, interface } if through == interface => {
-            format!("the host's default route leaves through its interface {interface}; a guest cannot have that too")
-        }
-        Use::DefaultRoute { through, interface } => {
-            format!(
-                "the host's default route leaves through its interface {interface} ({through}); a guest cannot have that too"
-            )
-        }
-        Use::OnlyDisplay => "the host has no other display".to_owned(),
-        Use::Vm { pid, name } => format!("the virtual machine of {name} (process {pid}) has it; stop that first"),
-        Use::VirtualFunctions(count) => {
-            format!("{count} virtual functions of it are enabled; `echo 0` into its sriov_numvfs first")
-        }
-        Use::Console { by } => format!("the console is on it ({by})"),
-        Use::Screens(names) => format!("a screen is connected to it ({})", names.join(", ")),
-        Use::Keyboard { only: true } => "the host's only keyboard is on it".to_owned(),
-        Use::Keyboard { only: false } => "a keyboard is on it".to_owned(),
-    }
-}
-
-fn unfit(reason: &Reason) -> String {
-    match reason {
-        Reason::Bridge => "it is a bridge, which stays with the host".to_owned(),
-        Reason::NoGroup => "it is in no IOMMU group; `tenon check` says what turns the IOMMU on".to_owned(),
-        Reason::InUse { by, what } => format!("{by} is in use: {}", used(what)),
-        Reason::Reserved { group, region } => format!(
-            "the firmware keeps {:#x}-{:#x} mapped for IOMMU group {group} (RMRR or IVMD); a setting of the firmware's \
-             (pre-boot DMA protection, USB legacy support) or another slot may help",
-            region.start, region.end
-        ),
-        Reason::BridgeDriver { bridge, driver } => format!(
-            "{bridge} in its IOMMU group is a bridge on {driver}, with which the kernel will not share the group; unload \
-             {driver} if the host can do without it"
-        ),
     }
 }
 
@@ -399,7 +377,7 @@ fn notes(function: &Function, action: Action, holders: &[Holder]) -> Vec<String>
             .uses
             .iter()
             .filter(|what| !what.forbids() || **what == Use::OnlyDisplay);
-        notes.extend(told.map(used));
+        notes.extend(told.map(|what| format!("{what}. {}", what.consequence())));
         notes.extend(holders.iter().map(|holder| match holder.grip {
             Grip::Waits => format!("{holder} has it open and must close it when it is told that it is gone"),
             Grip::Yields | Grip::Holds => format!("{holder} has it open and loses it"),

@@ -125,17 +125,17 @@ fn refusals_name_function_reason_and_remedy() {
         (
             "02:00.0",
             &[("02:00.0", mount)],
-            &["0000:02:00.0", "nvme0n1p2", "/home", "unmount"],
+            &["0000:02:00.0", "nvme0n1p2", "`umount /home`"],
         ),
-        ("02:00.0", &[("02:00.0", swap)], &["swapoff /dev/nvme0n1p3"]),
-        ("02:00.0", &[("02:00.0", route)], &["eth0 (br0)"]),
+        ("02:00.0", &[("02:00.0", swap)], &["`swapoff /dev/nvme0n1p3`"]),
+        ("02:00.0", &[("02:00.0", route)], &["br0 over eth0"]),
         (
             "01:00.0",
             &[("01:00.2", vm)],
             &[
                 "0000:01:00.2",
-                "must come along (a function of the same card",
-                "qemu (process 812)",
+                "which must come along (a function of the same card",
+                "in use by qemu (812)",
             ],
         ),
         (
@@ -146,12 +146,13 @@ fn refusals_name_function_reason_and_remedy() {
         ("00:01.0", &[], &["0000:00:01.0", "is a bridge", "functions behind it"]),
         ("0f:00.0", &[], &["0000:0f:00.0", "tenon devices"]),
         ("03:00.0", &[], &["no IOMMU group", "tenon check"]),
-        ("00:1f.3", &[], &["0000:00:1f.0", "lpc_ich"]),
+        ("00:1f.3", &[], &["bridge 00:1f.0", "lpc_ich/unbind"]),
     ];
     for (named, uses, expected) in cases {
-        let message = plan(named, whole(), uses).unwrap_err().to_string();
+        let error = plan(named, whole(), uses).unwrap_err();
+        let said = format!("{error} {}", error.remedy().unwrap_or_default());
         for words in expected {
-            assert!(message.contains(words), "{words}: {message}");
+            assert!(said.contains(words), "{words}: {said}");
         }
     }
 }
