@@ -1,6 +1,7 @@
 //! What `bind`, `release` and `run --bind` share: where the journal is, how the host is written to, what the user sees.
 
 use std::env;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use vfio::host::bind::{Given, JournalError, LiveEffects, PlanError, Progress, TakeError, journal};
+use vfio::host::bind::{Given, JournalError, LiveEffects, PlanError, Progress, StepError, TakeError, journal};
 use vfio::host::{Sysfs, SysfsError};
 use vfio::selection::SelectionError;
 
@@ -56,7 +57,8 @@ impl Interrupted {
     /// From now on the usual signals are only noted.
     pub(super) fn watch() -> Result<Self, OutputError> {
         let flag = Arc::new(AtomicBool::new(false));
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let hang_up = (!hang_up_is_ignored()).then_some(libc::SIGHUP);
+        for signal in [libc::SIGINT, libc::SIGTERM].into_iter().chain(hang_up) {
             signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(OutputError)?;
         }
         Ok(Self(flag))
@@ -65,6 +67,14 @@ impl Interrupted {
     pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Whether this was started to outlive its terminal, as by nohup.
+pub(super) fn hang_up_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or(0) & (1 << (libc::SIGHUP - 1)) != 0
 }
 
 /// Tells the user what is being done: a line for each function on standard error, and a spinner while a driver is
@@ -196,7 +206,10 @@ impl Failure for PlanError {
 
 impl Failure for TakeError {
     fn status(&self) -> ExitStatus {
-        ExitStatus::Host
+        match *self.cause {
+            StepError::Interrupted => ExitStatus::Stopped,
+            _ => ExitStatus::Host,
+        }
     }
 }
 

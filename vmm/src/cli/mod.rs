@@ -3,6 +3,7 @@
 mod bind;
 mod handover;
 mod host;
+mod loan;
 mod log;
 mod release;
 mod run;

@@ -366,10 +366,8 @@ fn notes(function: &Function, action: Action, holders: &[Holder]) -> Vec<String>
     let mut notes = Vec::new();
     if function.facts.on_stub() {
         notes.push(match action {
-            Action::KeepStub => "stays on pci-stub: isolated, but its card cannot be reset as a whole".to_owned(),
-            _ => "on pci-stub it is isolated, but a guest gets it only from vfio-pci, and only there its card can be \
-                  reset as a whole"
-                .to_owned(),
+            Action::KeepStub => "isolated on pci-stub, which cannot reset it with its card".to_owned(),
+            _ => "isolated on pci-stub, which can neither give it to a guest nor reset it".to_owned(),
         });
     }
     if action == Action::Take {
@@ -377,7 +375,7 @@ fn notes(function: &Function, action: Action, holders: &[Holder]) -> Vec<String>
             .uses
             .iter()
             .filter(|what| !what.forbids() || **what == Use::OnlyDisplay);
-        notes.extend(told.map(|what| format!("{what}. {}", what.consequence())));
+        notes.extend(told.map(ToString::to_string));
         notes.extend(holders.iter().map(|holder| match holder.grip {
             Grip::Waits => format!("{holder} has it open and must close it when it is told that it is gone"),
             Grip::Yields | Grip::Holds => format!("{holder} has it open and loses it"),

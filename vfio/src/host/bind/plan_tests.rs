@@ -52,7 +52,7 @@ fn a_card_comes_as_a_whole_with_the_reasons() {
     assert_eq!(rows, expected.map(|(bdf, action, why)| (bdf.to_owned(), action, why)));
     assert_eq!(plan.to_take(), bdfs("01:00.0 01:00.1"));
     assert_eq!(plan.for_guest(), bdfs("01:00.0 01:00.1 01:00.2"));
-    assert!(plan.functions[1].notes[0].contains("only from vfio-pci"));
+    assert!(plan.functions[1].notes[0].contains("isolated on pci-stub"));
     assert!(plan.display.is_none());
 }
 
