@@ -106,7 +106,7 @@ fn take(args: &BindArgs, functions: &[Bdf]) -> Result<(), Box<dyn Failure>> {
     let interrupted = Interrupted::watch()?;
     let sysfs = live();
     let journal = Journal::open(&directory(), sysfs.tree(), args.patience.timeout)?;
-    let effects = effects(args.patience.timeout);
+    let effects = effects(args.patience.timeout, &journal)?;
     let asked = || interrupted.is_set();
     let mut narrator = Narrator::new(args.json);
     let mut tell = |progress| narrator.tell(&progress);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use vfio::host::bind::{Given, JournalError, LiveEffects, PlanError, Progress, StepError, TakeError, journal};
+use vfio::host::bind::{Given, Journal, JournalError, LiveEffects, PlanError, Progress, StepError, TakeError, journal};
 use vfio::host::{Sysfs, SysfsError};
 use vfio::selection::SelectionError;
 
@@ -45,8 +45,8 @@ pub(super) fn directory() -> PathBuf {
 }
 
 /// How the running host is written to.
-pub(super) fn effects(limit: Duration) -> LiveEffects {
-    LiveEffects::through_this_program(&[WRITE_COMMAND], limit)
+pub(super) fn effects(limit: Duration, journal: &Journal) -> Result<LiveEffects, JournalError> {
+    LiveEffects::through_this_program(&[WRITE_COMMAND], limit, journal)
 }
 
 /// Set when the user wants it to end: functions are then not left half taken.

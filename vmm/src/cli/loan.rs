@@ -53,7 +53,7 @@ impl Loan {
         hang_up_is_terminate()?;
         let sysfs = live();
         let journal = Journal::open(&directory(), sysfs.tree(), PATIENCE)?;
-        let effects = effects(PATIENCE);
+        let effects = effects(PATIENCE, &journal)?;
         let asked = || interrupted.is_set();
         let mut narrator = Narrator::new(false);
         let mut tell = |progress| narrator.tell(&progress);
@@ -86,7 +86,7 @@ impl Loan {
         let mut functions: Vec<Bdf> = own.map(|entry| entry.bdf).collect();
         // A display before its sound controller, which it powers.
         functions.sort_unstable();
-        let effects = effects(PATIENCE);
+        let effects = effects(PATIENCE, &journal)?;
         let mut narrator = Narrator::new(false);
         let mut tell = |progress| narrator.tell(&progress);
         let mut handover = Handover::new(&sysfs, &effects, journal, &|| false, &mut tell);

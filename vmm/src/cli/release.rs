@@ -86,7 +86,7 @@ pub(super) fn release(args: &ReleaseArgs) -> Result<ExitStatus, Box<dyn Failure>
     let mut entries = chosen(args, sysfs.tree(), journal.entries());
     // A display before its sound controller, which it powers.
     entries.sort_by_key(|entry| entry.bdf);
-    let effects = effects(args.patience.timeout);
+    let effects = effects(args.patience.timeout, &journal)?;
     let mut narrator = Narrator::new(args.json);
     let mut tell = |progress| narrator.tell(&progress);
     let mut handover = Handover::new(&sysfs, &effects, journal, &|| false, &mut tell);

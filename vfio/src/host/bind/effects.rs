@@ -2,10 +2,12 @@
 //!
 //! Unbinding a driver may wait in the kernel for whoever has the device open, for ever and beyond the reach of signals.
 //! A process with a thread in there cannot even exit. So each write is done by a child process, which is left behind
-//! where it does not come back.
+//! where it does not come back. It shares the journal's lock, so that a write which outlives a killed parent is over
+//! before anybody undoes it.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::journal::{Journal, JournalError};
 use crate::container::OpenError;
 use crate::group;
 use crate::host::Sysfs;
@@ -108,24 +111,30 @@ pub enum LoadError {
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// The running host.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LiveEffects {
     program: PathBuf,
     arguments: Vec<OsString>,
     limit: Duration,
+    lock: File,
 }
 
 impl LiveEffects {
     /// Writes through this same program, started with `arguments` and the path, which then calls [`write_stdin_to`].
-    pub fn through_this_program(arguments: &[&str], limit: Duration) -> Self {
-        Self::through(Path::new("/proc/self/exe"), arguments, limit)
+    ///
+    /// # Errors
+    /// The journal's lock cannot be shared.
+    pub fn through_this_program(arguments: &[&str], limit: Duration, journal: &Journal) -> Result<Self, JournalError> {
+        let lock = journal.share_lock()?;
+        Ok(Self::through(Path::new("/proc/self/exe"), arguments, limit, lock))
     }
 
-    fn through(program: &Path, arguments: &[&str], limit: Duration) -> Self {
+    fn through(program: &Path, arguments: &[&str], limit: Duration, lock: File) -> Self {
         Self {
             program: program.to_owned(),
             arguments: arguments.iter().map(OsString::from).collect(),
             limit,
+            lock,
         }
     }
 }
@@ -139,10 +148,9 @@ impl Effects for LiveEffects {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg(path);
         // Held open by a child that stays behind, our output would never end for whoever reads it.
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stderr(Stdio::null());
+        // The one other descriptor that a child inherits without more ado; it writes nothing there.
+        command.stdout(self.lock.try_clone().map_err(failed)?);
         // Control-C is for us to see and to undo, not for a half-done write.
         let mut child = command.process_group(0).spawn().map_err(failed)?;
         if let Some(mut input) = child.stdin.take() {
@@ -254,7 +262,8 @@ mod tests {
     use vmm_sys_util::tempdir::TempDir;
 
     fn shell(script: &str, limit: Duration) -> LiveEffects {
-        LiveEffects::through(Path::new("/bin/sh"), &["-c", script, "writer"], limit)
+        let lock = File::open("/dev/null").unwrap();
+        LiveEffects::through(Path::new("/bin/sh"), &["-c", script, "writer"], limit, lock)
     }
 
     #[test]
@@ -298,6 +307,26 @@ mod tests {
         assert!(Path::new(&format!("/proc/{writer}")).exists());
         // Somebody reads at last, and it ends by itself.
         assert_eq!(std::fs::read_to_string(&pipe).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_write_keeps_the_lock_of_a_parent_that_is_killed() {
+        let dir = TempDir::new().unwrap();
+        let (pipe, path) = (dir.as_path().join("unbind"), dir.as_path().join("lock"));
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let lock = File::create(&path).unwrap();
+        lock.lock().unwrap();
+        let shared = LiveEffects {
+            lock: lock.try_clone().unwrap(),
+            ..shell("exec cat <&0 3>&1 >\"$1\"", Duration::from_millis(100))
+        };
+        shared.write(&pipe, "x").unwrap_err();
+        // Killed, it closes its descriptors; it does not unlock.
+        drop((lock, shared));
+        let next = File::open(&path).unwrap();
+        assert!(next.try_lock().is_err());
+        assert_eq!(std::fs::read_to_string(&pipe).unwrap(), "x");
+        next.lock().unwrap();
     }
 
     #[test]

@@ -156,7 +156,7 @@ struct Content {
 pub struct Journal {
     directory: PathBuf,
     content: Content,
-    _lock: File,
+    lock: File,
 }
 
 impl Journal {
@@ -177,7 +177,7 @@ impl Journal {
                 boot,
                 ..content
             },
-            _lock: lock,
+            lock,
         })
     }
 
@@ -192,6 +192,15 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(failed("read", &path)(error)),
         }
+    }
+
+    /// The lock, for a process that works on behalf of this one. While this one lives, its word alone counts.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn share_lock(&self) -> Result<File, JournalError> {
+        let path = self.directory.join(LOCK);
+        self.lock.try_clone().map_err(failed("share", &path))
     }
 
     /// The functions taken, in the order in which they were.
@@ -262,6 +271,13 @@ impl Journal {
             File::open(&self.directory)?.sync_all()
         };
         write().map_err(failed("write", &path))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Explicitly: closing would leave it with a writer that hangs.
+        let _ = self.lock.unlock();
     }
 }
 
