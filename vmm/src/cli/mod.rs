@@ -1,14 +1,21 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod bind;
 mod check;
+mod handover;
 mod host;
+mod loan;
 mod log;
+mod release;
 mod run;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process;
 
 use clap::{Parser, Subcommand};
+use vfio::host::bind::write_stdin_to;
 
 use crate::exit::{EXIT_STATUS_HELP, ExitStatus, Failure};
 
@@ -32,6 +39,13 @@ enum Command {
     Check(Box<check::CheckArgs>),
     /// Run a virtual machine until it powers off
     Run(Box<run::RunArgs>),
+    /// Take PCI functions from the host's drivers for vfio-pci
+    Bind(Box<bind::BindArgs>),
+    /// Give functions back to the drivers that had them
+    Release(release::ReleaseArgs),
+    /// Write standard input to a file of /sys
+    #[command(name = handover::WRITE_COMMAND, hide = true)]
+    SysfsWrite { path: PathBuf },
 }
 
 /// Does what the command line asks for and answers how it went. Errors have been shown by then.
@@ -50,6 +64,9 @@ pub fn main() -> ExitStatus {
     let done = match cli.command {
         Command::Check(args) => check::run(*args),
         Command::Run(args) => run::run(*args),
+        Command::Bind(args) => bind::bind(&args),
+        Command::Release(args) => release::release(&args),
+        Command::SysfsWrite { path } => process::exit(write_stdin_to(&path).into()),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))
 }
