@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod advice;
 mod bind;
 mod check;
 mod handover;

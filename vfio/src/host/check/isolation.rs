@@ -3,7 +3,7 @@
 use super::facts::{list, words};
 use super::{Facts, Finding, Requirement, Section};
 use crate::host::Bdf;
-use crate::host::survey::{Anomaly, Function};
+use crate::host::survey::{Anomaly, Function, short};
 
 pub(super) const ISOLATION: Requirement = Requirement {
     id: "isolation",
@@ -54,8 +54,8 @@ fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
         .map(|bdf| {
             let function = facts.survey.get(*bdf);
             match function.and_then(|function| function.facts.driver.as_deref()) {
-                Some(driver) => format!("{bdf} is left to {driver}"),
-                None => format!("{bdf} is left to any driver that comes"),
+                Some(driver) => format!("{} is left to {driver}", short(*bdf)),
+                None => format!("{} is left to any driver that comes", short(*bdf)),
             }
         })
         .collect();

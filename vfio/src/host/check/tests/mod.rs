@@ -85,7 +85,7 @@ impl Host {
 fn wanted(devices: &[&str]) -> Wanted {
     Wanted {
         devices: devices.iter().map(|bdf| bdf.parse().unwrap()).collect(),
-        memory: None,
+        ..Wanted::default()
     }
 }
 
@@ -118,7 +118,7 @@ fn a_host_in_order_passes() {
         &lines,
         "devices",
         Status::Pass,
-        "0000:01:00.0 and 0000:01:00.1 on vfio-pci",
+        "01:00.0 and 01:00.1 on vfio-pci",
         "",
         None,
     );
@@ -247,8 +247,8 @@ fn reserved_memory_counts_for_its_group() {
         &reserve(&[1]).check(asked()),
         "devices",
         Status::Fail,
-        "its group 1",
-        "Pre-boot DMA",
+        "memory for group 1",
+        "pre-boot DMA",
         Some("direct-mapping"),
     );
     expect(
@@ -260,13 +260,10 @@ fn reserved_memory_counts_for_its_group() {
         Some("direct-mapping"),
     );
     expect(
-        &reserve(&[1, 2]).check(Wanted {
-            devices: vec![],
-            memory: None,
-        }),
+        &reserve(&[1, 2]).check(Wanted::default()),
         "devices",
         Status::Fail,
-        "direct",
+        "memory for group",
         "",
         Some("direct-mapping"),
     );
@@ -275,8 +272,8 @@ fn reserved_memory_counts_for_its_group() {
 #[test]
 fn memory_that_is_not_there_is_refused() {
     let asked = Wanted {
-        devices: vec![],
         memory: Some(32 << 30),
+        ..Wanted::default()
     };
     let lines = Host::of(&[IGD]).check(asked);
     expect(
