@@ -7,11 +7,13 @@
 //! What is no file of the host stands under `/tenon`: [`KERNEL_LOG`], and [`ABOUT`], which says how the capture was made.
 
 mod about;
+mod mask;
 mod memory;
 mod reader;
 mod writer;
 
 pub use about::{About, FORMAT};
+pub use mask::Masks;
 pub use memory::{Memory, Refusal};
 pub use reader::{Capture, CaptureError, LARGEST_ARCHIVE};
 pub use writer::{WriteError, write};
