@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod capture;
 mod host;
 mod log;
 mod run;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run a virtual machine until it powers off
     Run(Box<run::RunArgs>),
+    /// Write down what there is to know of this host, for a bug report
+    Capture(capture::CaptureArgs),
 }
 
 /// Does what the command line asks for and answers how it went. Errors have been shown by then.
@@ -46,6 +49,7 @@ pub fn main() -> ExitStatus {
     }
     let done = match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Capture(args) => capture::run(&args),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))
 }
