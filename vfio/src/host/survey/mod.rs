@@ -2,8 +2,12 @@
 
 mod anomaly;
 mod facts;
+mod modules;
+mod names;
 mod unit;
+mod uses;
 mod verdict;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +15,7 @@ use std::path::Path;
 pub use anomaly::Anomaly;
 pub use facts::{Function, Group, Names, Region, Unreadable, Use};
 pub use verdict::{Reason, Verdict};
+pub use words::{short, short_list};
 
 use super::{Bdf, HostFunction, HostTree, Sysfs, SysfsError};
 
@@ -50,10 +55,23 @@ impl Survey {
                 }),
             }
         }
-        let groups = Group::all(tree, &facts);
+        let names = names::of(tree, facts.iter());
+        let modules = modules::of(tree, facts.iter());
+        let uses = uses::of(tree, &facts);
         let mut survey = Self {
-            functions: facts.into_iter().map(Function::new).collect(),
-            groups,
+            groups: Group::all(tree, &facts),
+            functions: facts
+                .into_iter()
+                .zip(names)
+                .zip(modules)
+                .zip(uses)
+                .map(|(((facts, names), modules), uses)| Function {
+                    names,
+                    modules,
+                    uses,
+                    ..Function::new(facts)
+                })
+                .collect(),
             unreadable,
             anomalies: Vec::new(),
         };
