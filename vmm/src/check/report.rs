@@ -75,8 +75,8 @@ impl Report {
             }
         }
         let verdict = match (self.works, count(Status::Unknown)) {
-            (true, 0) => "A guest with devices would run.",
-            (true, _) => "A guest with devices would run, as far as can be seen.",
+            (true, 0) => "Nothing stands in the way.",
+            (true, _) => "Nothing stands in the way, as far as can be seen.",
             (false, _) => "No guest with devices runs before that is seen to.",
         };
         let mut text = wrapped(&format!("{}. {verdict}", parts.join(", ")), 0);

@@ -2,6 +2,7 @@
 
 mod advice;
 mod bind;
+mod capture;
 mod check;
 mod handover;
 mod host;
@@ -47,6 +48,8 @@ enum Command {
     /// Write standard input to a file of /sys
     #[command(name = handover::WRITE_COMMAND, hide = true)]
     SysfsWrite { path: PathBuf },
+    /// Write down what there is to know of this host, for a bug report
+    Capture(capture::CaptureArgs),
 }
 
 /// Does what the command line asks for and answers how it went. Errors have been shown by then.
@@ -68,6 +71,7 @@ pub fn main() -> ExitStatus {
         Command::Bind(args) => bind::bind(&args),
         Command::Release(args) => release::release(&args),
         Command::SysfsWrite { path } => process::exit(write_stdin_to(&path).into()),
+        Command::Capture(args) => capture::run(&args),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))
 }

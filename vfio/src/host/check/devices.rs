@@ -97,7 +97,7 @@ fn unnamed(facts: &Facts, unit: &[&Function]) -> Option<Finding> {
     }
     let flags = format!("--device {}", words(unnamed.iter().copied()).replace(' ', " --device "));
     Some(
-        Finding::fail(format!("{} must go along and is not named", list(unnamed)))
+        Finding::fail(format!("not named, but must go along: {}", list(unnamed)))
             .remedy(format!("name it too: {flags}"))
             .symptom("group-not-viable"),
     )
@@ -160,7 +160,7 @@ fn candidates(facts: &Facts) -> Finding {
                 seen, remedy, symptom, ..
             }) => Finding {
                 status: Status::Warn,
-                seen: format!("no GPU can be assigned: {seen}"),
+                seen: format!("no GPU can be assigned ({seen})"),
                 remedy,
                 symptom,
             },

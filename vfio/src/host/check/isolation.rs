@@ -59,10 +59,12 @@ fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
             }
         })
         .collect();
-    // Linux 5.19 learnt to own a group as a whole, and refuses the guest instead.
+    // A card is reset as a whole; Linux 5.19 learnt to own a group as a whole, and refuses the guest instead.
+    let is_card = taken.iter().any(|bdf| is_display(facts, *bdf));
     let then = match facts.at_least(5, 19) {
         Some(true) => "a guest with it will not start",
-        _ => "this will crash the host at guest shutdown",
+        _ if is_card => "this will crash the host at guest shutdown",
+        _ => "a guest with it will not start, or crash the host at its end",
     };
     let bind = format!("`tenon bind {}` now", words(taken.iter().take(1).copied()));
     Finding::fail(format!(
@@ -78,6 +80,13 @@ fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
         None => bind,
     })
     .symptom("half-bound-slot")
+}
+
+fn is_display(facts: &Facts, bdf: Bdf) -> bool {
+    facts
+        .survey
+        .get(bdf)
+        .is_some_and(|function| function.facts.is_display())
 }
 
 fn taken_instead(facts: &Facts) -> Option<Finding> {
@@ -115,11 +124,7 @@ fn argument(facts: &Facts) -> Option<(String, String)> {
         }
     }
     // A card is what it is all about, and comes first.
-    let is_card = |unit: &Vec<Bdf>| {
-        let mut functions = unit.iter().filter_map(|bdf| facts.survey.get(*bdf));
-        functions.any(|function| function.facts.is_display())
-    };
-    units.sort_by_key(|unit| !is_card(unit));
+    units.sort_by_key(|unit| !unit.iter().any(|bdf| is_display(facts, *bdf)));
     let mut ids: Vec<String> = Vec::new();
     for function in units.iter().flatten().filter_map(|bdf| facts.survey.get(*bdf)) {
         let id = format!("{:04x}:{:04x}", function.facts.vendor, function.facts.device);

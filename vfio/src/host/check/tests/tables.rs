@@ -203,7 +203,7 @@ pub(super) const FUNCTIONS: &[(&[Function], &[&str], &str, Expected)] = &[
         "devices",
         (
             Fail,
-            "01:00.1 must go along",
+            "must go along: 01:00.1",
             "--device 01:00.1",
             Some("group-not-viable"),
         ),
