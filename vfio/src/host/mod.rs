@@ -1,5 +1,6 @@
 //! What this host offers: its PCI functions as `/sys` shows them, and the limits that stand in the way of assigning them.
 
+pub mod boot_args;
 pub mod capture;
 pub mod function;
 pub mod kernel_log;
