@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod boot_args;
 mod host;
 mod log;
 mod run;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run a virtual machine until it powers off
     Run(Box<run::RunArgs>),
+    /// Show, apply or remove what makes assignment survive a reboot
+    BootArgs(Box<boot_args::BootArgs>),
 }
 
 /// Does what the command line asks for and answers how it went. Errors have been shown by then.
@@ -46,6 +49,7 @@ pub fn main() -> ExitStatus {
     }
     let done = match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::BootArgs(args) => boot_args::boot_args(&args),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))
 }
