@@ -177,7 +177,7 @@ fn remove(args: &BootArgs, system: &HostTree) -> Result<ExitStatus, BootArgsErro
     carry_out(args, &edits)?;
     let commands = match edits.is_empty() {
         true => Vec::new(),
-        false => System::of(system).commands_after_removal(&edits.given_back),
+        false => System::of(system).commands_after_removal(&edits.told),
     };
     finish(args, &edits, &commands, None)
 }
@@ -208,7 +208,7 @@ fn finish(
     } else {
         print(&report(args, edits, commands, plan))?;
     }
-    if args.run_commands && !edits.is_empty() {
+    if args.run_commands && (!edits.is_empty() || still_pending(args, plan)) {
         commands.iter().try_for_each(|command| run(command, args.json))?;
     }
     Ok(ExitStatus::Success)
@@ -230,15 +230,21 @@ fn report(args: &BootArgs, edits: &Edits, commands: &[Command], plan: Option<&Bo
         let _ = writeln!(text, "note: {note}");
     }
     if edits.is_empty() {
-        text += match args.remove {
-            true => "Nothing to take back: tenon has added nothing here.\n",
-            false => "Nothing to change: everything is in place.\n",
+        text += match (args.remove, still_pending(args, plan)) {
+            (true, _) => "Nothing to take back: tenon has added nothing here.\n",
+            (false, false) => "Nothing to change: everything is in place.\n",
+            (false, true) => {
+                "Nothing to change: the files are as they should be, but the kernel was started without.\n"
+            }
         };
+    }
+    if args.dry_run && !edits.is_empty() {
+        text += "Nothing was changed: this is a dry run.\n";
+    }
+    if args.dry_run || (edits.is_empty() && !still_pending(args, plan)) {
         return text;
     }
-    if args.dry_run {
-        text += "Nothing was changed: this is a dry run.\n";
-    } else if !commands.is_empty() && !args.run_commands {
+    if !commands.is_empty() && !args.run_commands {
         text += &match &args.root {
             Some(root) => format!("Now, as root, in the system at {} (`chroot`):\n", root.display()),
             None => "Now, as root (--run-commands would have done it):\n".to_owned(),
@@ -249,6 +255,11 @@ fn report(args: &BootArgs, edits: &Edits, commands: &[Command], plan: Option<&Bo
         text += "  reboot\n";
     }
     text
+}
+
+/// Whether the running kernel lacks arguments: the commands may not have been run yet.
+fn still_pending(args: &BootArgs, plan: Option<&BootPlan>) -> bool {
+    args.root.is_none() && plan.is_some_and(|plan| !plan.pending.is_empty())
 }
 
 fn run(command: &Command, quiet: bool) -> Result<(), BootArgsError> {

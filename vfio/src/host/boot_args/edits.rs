@@ -12,6 +12,8 @@ use super::early::HEADER;
 use super::journal::{Deed, Entry, FOLDER, Journal, JournalError};
 use super::place::{Place, PlaceError};
 use super::plan::{BootPlan, Change};
+use super::program::Told;
+use super::system::Arguments;
 
 mod undo;
 
@@ -88,8 +90,8 @@ pub struct Edits {
     pub files: Vec<Edit>,
     /// What there is to say about files that were edited by hand.
     pub remarks: Vec<String>,
-    /// Arguments that rpm-ostree or kernelstub were given and are to be taken from it.
-    pub given_back: Vec<String>,
+    /// What rpm-ostree or kernelstub were told, and has to be taken back.
+    pub told: Told,
     pub(super) state: Vec<Edit>,
     pub(super) folders: Vec<String>,
     pub(super) undoing: bool,
@@ -112,12 +114,10 @@ impl Edits {
         let journal = Journal::of(tree)?;
         let mut edits = Self::default();
         let mut next = Journal {
-            given: plan.given.clone(),
+            told: plan.told.clone(),
             ..Journal::default()
         };
-        let older = journal.given.iter().filter(|word| !plan.given.contains(word));
-        next.given
-            .extend(older.filter(|word| plan.arguments.contains(word)).cloned());
+        plan.check_program()?;
         for change in &plan.changes {
             let known = journal.get(change.path());
             let now = content(tree, change.path())?;
@@ -150,7 +150,7 @@ impl Edits {
         let journal = Journal::of(tree)?;
         let mut edits = Self {
             undoing: true,
-            given_back: journal.given.clone(),
+            told: journal.told.clone(),
             ..Self::default()
         };
         for entry in &journal.entries {
@@ -265,6 +265,31 @@ fn content(tree: &HostTree, path: &str) -> Result<Option<Vec<u8>>, EditError> {
             path: path.to_owned(),
             source,
         }),
+    }
+}
+
+impl BootPlan {
+    /// Where a program keeps the arguments, those that the kernel was started with stand for a file.
+    fn check_program(&self) -> Result<(), EditError> {
+        let kept = self
+            .system
+            .arguments
+            .iter()
+            .any(|arguments| matches!(arguments, Arguments::Kept(_)));
+        let standing = self
+            .in_force
+            .iter()
+            .filter(|word| kept && !self.told.withdrawn.contains(word));
+        for argument in standing {
+            if let Some(why) = arguments::defeats(argument, &self.functions) {
+                return Err(EditError::Defeated {
+                    path: "/proc/cmdline".into(),
+                    argument: argument.clone(),
+                    why,
+                });
+            }
+        }
+        Ok(())
     }
 }
 

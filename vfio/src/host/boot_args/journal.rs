@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::HostTree;
 use super::place::Place;
+use super::program::Told;
 
 /// Where all of it lies.
 pub(super) const FOLDER: &str = "/var/lib/tenon/boot-args";
@@ -74,9 +75,9 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
     pub format: u32,
-    /// Arguments that were given to a program which keeps them, such as rpm-ostree.
+    /// What a program was told that keeps arguments.
     #[serde(default)]
-    pub given: Vec<String>,
+    pub told: Told,
     /// Folders that were made.
     #[serde(default)]
     pub folders: Vec<String>,
@@ -113,7 +114,7 @@ impl Journal {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.given.is_empty()
+        self.entries.is_empty() && self.told.is_empty()
     }
 
     pub(super) fn get(&self, path: &str) -> Option<&Entry> {

@@ -7,8 +7,10 @@ use super::super::{Bdf, HostFunction, HostTree, SysfsError};
 use super::arguments::{self, WrongArgument};
 use super::claim::{self, BuiltIn, Claim, Claimed};
 use super::early;
+use super::journal::Journal;
 use super::place::Place;
 use super::processor::Processor;
+use super::program::{Told, rpm_ostree_initramfs};
 use super::system::{Arguments, Family, Initramfs, System};
 use super::words;
 
@@ -136,9 +138,14 @@ pub struct BootPlan {
     pub commands: Vec<Command>,
     /// What else there is to know.
     pub notes: Vec<String>,
-    /// Arguments that a program keeps instead of a file.
+    /// Which of the arguments the running kernel was not started with.
+    pub pending: Vec<String>,
+    /// What the kernel was started with.
     #[serde(skip)]
-    pub(super) given: Vec<String>,
+    pub(super) in_force: Vec<String>,
+    /// What a program is told that keeps the arguments instead of a file.
+    #[serde(skip)]
+    pub(super) told: Told,
     /// Whether claims by ID that stand there are replaced, and what turns the IOMMU off.
     #[serde(skip)]
     pub(super) replace: bool,
@@ -182,7 +189,9 @@ impl BootPlan {
             changes: Vec::new(),
             commands: Vec::new(),
             notes: Vec::new(),
-            given: Vec::new(),
+            pending: Vec::new(),
+            in_force: words::split(&host.text("/proc/cmdline").unwrap_or_default()),
+            told: Told::default(),
             replace,
         };
         plan.losses = plan
@@ -192,9 +201,11 @@ impl BootPlan {
             .collect();
         plan.arguments = plan.kernel_arguments(built_in);
         let facts: Vec<&HostFunction> = survey.facts().collect();
-        let in_force = words::split(&host.text("/proc/cmdline").unwrap_or_default());
-        plan.wrong = arguments::wrong(&in_force, &plan.functions, &facts);
-        plan.fill(system, &in_force, built_in);
+        plan.wrong = arguments::wrong(&plan.in_force, &plan.functions, &facts);
+        plan.pending = arguments::missing(&plan.in_force, &plan.arguments);
+        // One that cannot be read stops the writing; what is shown needs none.
+        let before = Journal::of(system).unwrap_or_default().told;
+        plan.fill(system, &before, built_in);
         plan.note(&survey, built_in);
         Ok(plan)
     }
@@ -232,7 +243,7 @@ impl BootPlan {
     }
 
     /// Where the arguments go, the files for the initramfs, and the commands that make both take effect.
-    fn fill(&mut self, tree: &HostTree, in_force: &[String], built_in: bool) {
+    fn fill(&mut self, tree: &HostTree, before: &Told, built_in: bool) {
         for arguments in self.system.arguments.clone() {
             match arguments {
                 Arguments::Edit { path, place } => self.changes.push(Change::Words {
@@ -252,21 +263,17 @@ impl BootPlan {
                     self.changes
                         .extend((!missing.is_empty()).then(|| Change::file(&path, &text)));
                 }
-                Arguments::RpmOstree => {
-                    self.given = arguments::missing(in_force, &self.arguments);
-                    self.commands.extend(rpm_ostree(&self.given, &self.functions, built_in));
-                }
-                Arguments::Kernelstub => {
-                    self.given = arguments::missing(in_force, &self.arguments);
-                    let why = "adds the arguments to the boot entry";
-                    let line = self.given.join(" ");
-                    let command = Command::of(&["kernelstub", "--add-options", &line], why);
-                    self.commands.extend((!line.is_empty()).then_some(command));
+                Arguments::Kept(program) => {
+                    self.told = Told::for_arguments(&self.in_force, &self.arguments, before, self.replace);
+                    self.commands.extend(program.commands(&self.told.after(before)));
                 }
             }
         }
         if self.system.family == Family::Fedora && self.system.arguments.is_empty() {
             self.commands.push(grubby(&self.arguments, &self.wrong));
+        }
+        if self.system.initramfs == Initramfs::RpmOstree {
+            self.commands.extend(rpm_ostree_initramfs(&self.functions, built_in));
         }
         let files = early::files(self.system.initramfs, &self.functions, built_in);
         self.commands.extend(self.system.refresh_commands(!files.is_empty()));
@@ -362,35 +369,6 @@ fn grubby(arguments: &[String], wrong: &[WrongArgument]) -> Command {
     words.push(format!("--args={}", arguments.join(" ")));
     let why = "sets the arguments of every boot entry";
     Command { words, why }
-}
-
-fn rpm_ostree(arguments: &[String], functions: &[Claimed], built_in: bool) -> Vec<Command> {
-    let mut kargs = vec!["rpm-ostree".to_owned(), "kargs".to_owned()];
-    kargs.extend(
-        arguments
-            .iter()
-            .map(|argument| format!("--append-if-missing={argument}")),
-    );
-    let mut commands = Vec::new();
-    if !arguments.is_empty() {
-        commands.push(Command {
-            words: kargs,
-            why: "makes a deployment with the arguments",
-        });
-    }
-    if !functions.is_empty() && !built_in {
-        commands.push(Command::of(
-            &[
-                "rpm-ostree",
-                "initramfs",
-                "--enable",
-                "--arg=--force-drivers",
-                "--arg=vfio_pci vfio vfio_iommu_type1",
-            ],
-            "puts vfio-pci into the initramfs of each deployment",
-        ));
-    }
-    commands
 }
 
 /// What the host would miss after the reboot, or could not start without. What another guest has now is no matter then.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::super::HostTree;
 use super::plan::Command;
+use super::program::Told;
 pub(super) use loaders::Arguments;
 
 /// A distribution that tenon knows.
@@ -97,32 +98,19 @@ impl System {
         rebuild.into_iter().chain(self.refresh.clone()).collect()
     }
 
-    /// What to run after everything was taken back. What was given to a program is taken from it.
-    pub fn commands_after_removal(&self, given: &[String]) -> Vec<Command> {
-        let why = "takes the arguments away again";
-        let from_program =
-            self.arguments
-                .iter()
-                .filter(|_| !given.is_empty())
-                .filter_map(|arguments| match arguments {
-                    Arguments::RpmOstree => {
-                        let mut words = vec!["rpm-ostree".to_owned(), "kargs".to_owned()];
-                        words.extend(given.iter().map(|argument| format!("--delete-if-present={argument}")));
-                        Some(Command { words, why })
-                    }
-                    Arguments::Kernelstub => {
-                        Some(Command::of(&["kernelstub", "--delete-options", &given.join(" ")], why))
-                    }
-                    _ => None,
-                });
-        let own_initramfs = (self.initramfs == Initramfs::RpmOstree && !given.is_empty()).then(|| {
+    /// What to run after everything was taken back. What a program was told is taken back by telling it so.
+    pub fn commands_after_removal(&self, told: &Told) -> Vec<Command> {
+        let back = told.reversed();
+        let programs = self.arguments.iter().filter_map(|arguments| match arguments {
+            Arguments::Kept(program) => Some(program.commands(&back)),
+            _ => None,
+        });
+        let own_initramfs = (self.initramfs == Initramfs::RpmOstree && !told.is_empty()).then(|| {
             let why = "goes back to the initramfs of the image, if nothing else needs one of its own";
             Command::new("rpm-ostree initramfs --disable", why)
         });
-        from_program
-            .chain(own_initramfs)
-            .chain(self.refresh_commands(true))
-            .collect()
+        let rest = own_initramfs.into_iter().chain(self.refresh_commands(true));
+        programs.flatten().chain(rest).collect()
     }
 
     fn initramfs_command(&self) -> Option<Command> {

@@ -3,6 +3,7 @@
 use super::super::super::HostTree;
 use super::super::place::Place;
 use super::super::plan::Command;
+use super::super::program::Program;
 use super::{Family, System};
 
 /// A way by which arguments reach the kernel.
@@ -19,9 +20,7 @@ pub(in super::super) enum Arguments {
     /// A file of ours holds arguments; what stands in `read` is in force already.
     LineDropIn { path: String, read: Vec<String> },
     /// A program keeps them.
-    RpmOstree,
-    /// As [`Self::RpmOstree`].
-    Kernelstub,
+    Kept(Program),
 }
 
 const DEFAULT_GRUB: &str = "/etc/default/grub";
@@ -36,8 +35,8 @@ const ENTRIES: [&str; 3] = [
 pub(super) fn find(tree: &HostTree, system: &mut System) {
     match system.family {
         Family::Fedora => fedora(tree, system),
-        Family::FedoraAtomic => system.arguments.push(Arguments::RpmOstree),
-        Family::Pop => system.arguments.push(Arguments::Kernelstub),
+        Family::FedoraAtomic => system.arguments.push(Arguments::Kept(Program::RpmOstree)),
+        Family::Pop => system.arguments.push(Arguments::Kept(Program::Kernelstub)),
         Family::Debian => debian(tree, system),
         Family::Proxmox => proxmox(tree, system),
         Family::Arch => arch(tree, system),

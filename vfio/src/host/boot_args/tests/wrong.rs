@@ -164,3 +164,40 @@ fn garbled_journals_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn programs_that_keep_arguments_are_told_what_to_do() {
+    let mistaken = format!("ro quiet iommu=pt {MISTAKE}\n");
+    let (_dir, tree) = host(Z77, "GenuineIntel", &mistaken);
+    for (distribution, applied, removed) in [
+        (
+            "fedora-atomic",
+            "rpm-ostree kargs --delete-if-present=pci-stub.ids=8086:0152,10de:1401,8086:1e20 \
+             --append-if-missing=intel_iommu=on --append-if-missing=rd.driver.pre=vfio-pci \
+             --append-if-missing=vfio-pci.ids=10de:1401,10de:0fba",
+            "rpm-ostree kargs --delete-if-present=intel_iommu=on --delete-if-present=rd.driver.pre=vfio-pci \
+             --delete-if-present=vfio-pci.ids=10de:1401,10de:0fba \
+             --append-if-missing=pci-stub.ids=8086:0152,10de:1401,8086:1e20",
+        ),
+        (
+            "pop-os",
+            "kernelstub --delete-options pci-stub.ids=8086:0152,10de:1401,8086:1e20",
+            "kernelstub --delete-options 'intel_iommu=on vfio-pci.ids=10de:1401,10de:0fba'",
+        ),
+    ] {
+        let installed = Installed::of(distribution);
+        let before = snapshot(installed.path());
+        let refused = Edits::applying(&installed.plan(&tree, &["01:00.0"]), &installed.tree()).unwrap_err();
+        assert!(refused.to_string().contains("--replace"), "{refused}");
+        let named = bdfs(&["01:00.0"]);
+        let plan = BootPlan::for_system(&tree, &installed.tree(), &named, true).unwrap();
+        assert_eq!(plan.commands[0].line(), applied, "{distribution}");
+        installed.apply(&plan);
+        let plan = BootPlan::for_system(&tree, &installed.tree(), &named, true).unwrap();
+        assert!(installed.apply(&plan).is_empty());
+        let removal = installed.remove();
+        let commands = System::of(&installed.tree()).commands_after_removal(&removal.told);
+        assert_eq!(commands[0].line(), removed, "{distribution}");
+        assert_eq!(snapshot(installed.path()), before, "{distribution}");
+    }
+}
