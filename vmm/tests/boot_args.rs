@@ -11,7 +11,7 @@ fn resource(path: &str) -> PathBuf {
 }
 
 /// Runs a shell script in a mount namespace of its own; `None` where that is not allowed.
-fn in_namespace(name: &str, script: &str, dir: &Path) -> Option<Output> {
+fn in_namespace(name: &str, distribution: &str, script: &str, dir: &Path) -> Option<Output> {
     let allowed = Command::new("unshare").args(["--mount", "true"]).status();
     if !allowed.is_ok_and(|status| status.success()) {
         println!("skipped: {name}: no mount namespace can be made here");
@@ -20,7 +20,7 @@ fn in_namespace(name: &str, script: &str, dir: &Path) -> Option<Output> {
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-euc", script])
         .env("TENON", env!("CARGO_BIN_EXE_tenon"))
-        .env("TREE", resource("distributions/fedora/root"))
+        .env("TREE", resource(&format!("distributions/{distribution}/root")))
         .env("HOST", resource("hosts/z77.tar.zst"))
         .env("DIR", dir)
         .output()
@@ -69,7 +69,7 @@ fn a_full_disk_leaves_everything_as_it_was() {
     "#;
     let inner = dir.as_path().join("inner");
     std::fs::create_dir(&inner).unwrap();
-    if let Some(output) = in_namespace("full disk", script, &inner) {
+    if let Some(output) = in_namespace("full disk", "fedora", script, &inner) {
         assert_passed(&output);
     }
 }
@@ -87,7 +87,76 @@ fn nothing_outside_the_root_has_to_be_writable() {
         "$TENON" boot-args --root "$DIR" --remove > /dev/null
         diff -r --no-dereference "$TREE" "$DIR"
     "#;
-    if let Some(output) = in_namespace("outside the root", script, dir.as_path()) {
+    if let Some(output) = in_namespace("outside the root", "fedora", script, dir.as_path()) {
+        assert_passed(&output);
+    }
+}
+
+/// As on a running system, in a root of its own whose commands only say that they were run.
+#[test]
+fn commands_are_run_when_that_is_asked_for() {
+    let dir = TempDir::new().unwrap();
+    let script = r#"
+        mount -t tmpfs tenon "$DIR"
+        cd "$DIR"
+        cp -a "$TREE/." .
+        rm -rf etc/dracut.conf.d
+        mkdir -p bin proc sys
+        mount --rbind /proc proc
+        mount --rbind /sys sys
+        for program in "$TENON" /bin/sh; do
+            cp -L "$program" bin/
+            for library in $(ldd "$program" | grep -o '/[^ ]*'); do
+                mkdir -p ".${library%/*}"
+                cp -L "$library" ".$library"
+            done
+        done
+        printf '#!/bin/sh\necho "$@" >> /ran\ntest ! -e /fail\n' > bin/mkinitcpio
+        chmod +x bin/mkinitcpio
+        export PATH="$PATH:/usr/sbin:/sbin"
+        tenon() { PATH="/bin:$PATH" chroot . /bin/tenon boot-args "$@"; }
+        tenon --apply --run-commands > out
+        grep -q 'iommu=pt' etc/kernel/cmdline out
+        test "$(cat ran)" = -P
+        tenon --apply > out
+        grep -q 'the kernel was started without' out
+        grep -q 'mkinitcpio -P' out
+        test "$(cat ran)" = -P
+        touch fail
+        ! tenon --remove --run-commands > out 2> err
+        grep -q 'mkinitcpio -P. failed' err
+        ! grep -q 'iommu=pt' etc/kernel/cmdline
+    "#;
+    if let Some(output) = in_namespace("commands", "arch-uki", script, dir.as_path()) {
+        assert_passed(&output);
+    }
+}
+
+#[test]
+fn who_may_not_write_is_told_to_be_root() {
+    let dir = TempDir::new().unwrap();
+    let script = r#"
+        cp -a "$TREE" "$DIR/root"
+        chmod 755 "$DIR"
+        setpriv --reuid 65534 --clear-groups "$TENON" boot-args --host "$HOST" --root "$DIR/root" --apply 2> "$DIR/err" && exit 1
+        grep -q 'Permission denied' "$DIR/err"
+        grep -q 'hint: run it as root' "$DIR/err"
+        diff -r --no-dereference "$TREE" "$DIR/root"
+    "#;
+    let reachable = Command::new("setpriv")
+        .args([
+            "--reuid",
+            "65534",
+            "--clear-groups",
+            env!("CARGO_BIN_EXE_tenon"),
+            "--version",
+        ])
+        .output();
+    if !reachable.is_ok_and(|output| output.status.success()) {
+        println!("skipped: permissions: another user cannot be made to run tenon here");
+        return;
+    }
+    if let Some(output) = in_namespace("permissions", "fedora", script, dir.as_path()) {
         assert_passed(&output);
     }
 }

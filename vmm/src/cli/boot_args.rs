@@ -78,6 +78,8 @@ enum BootArgsError {
     Root(#[from] RootError),
     #[error("--host is for reading only; --{0} works on this host, or on a system given with --root")]
     ReadOnly(&'static str),
+    #[error("--root {0}: there is no such directory")]
+    NoRoot(PathBuf),
     #[error("--{0} goes with --apply or --remove")]
     Alone(&'static str),
     #[error("--apply is refused: {0}")]
@@ -97,6 +99,7 @@ impl Failure for BootArgsError {
         match self {
             Self::Plan(PlanError::Bridge(_) | PlanError::Host(SysfsError::NoSuchFunction { .. }))
             | Self::ReadOnly(_)
+            | Self::NoRoot(_)
             | Self::Alone(_) => ExitStatus::Configuration,
             _ => ExitStatus::Host,
         }
@@ -143,6 +146,7 @@ pub(super) fn boot_args(args: &BootArgs) -> Result<ExitStatus, Box<dyn Failure>>
         return Err(BootArgsError::Alone(flag).into());
     }
     let system = match (&args.root, verb) {
+        (Some(root), _) if !root.is_dir() => return Err(BootArgsError::NoRoot(root.clone()).into()),
         (Some(root), _) => HostTree::at(root),
         (None, Some(verb)) if !host.is_live() => return Err(BootArgsError::ReadOnly(verb).into()),
         (None, _) => host.clone(),
@@ -177,7 +181,7 @@ fn remove(args: &BootArgs, system: &HostTree) -> Result<ExitStatus, BootArgsErro
     carry_out(args, &edits)?;
     let commands = match edits.is_empty() {
         true => Vec::new(),
-        false => System::of(system).commands_after_removal(&edits.told),
+        false => System::of(system).commands_after_removal(&edits),
     };
     finish(args, &edits, &commands, None)
 }
@@ -344,6 +348,7 @@ mod tests {
             (&["--run-commands"], "goes with --apply"),
             (&["01:00.0", "--apply", "--host", capture], "reading only"),
             (&["09:00.0", "--host", capture], "no PCI function 0000:09:00.0"),
+            (&["--remove", "--root", "/nowhere"], "--root /nowhere"),
         ] {
             let error = boot_args(&parse(words).unwrap()).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");

@@ -13,6 +13,19 @@ pub(super) const HEADER: &str = "# Made by `tenon boot-args --apply`; `tenon boo
 /// The modules of VFIO. What was `vfio_virqfd` is part of `vfio` since Linux 6.2.
 const MODULES: &str = "vfio_pci vfio vfio_iommu_type1";
 
+/// Whether a file is one of those below, with a change of which the initramfs has to be made anew.
+pub(super) fn is_in_initramfs(path: &str) -> bool {
+    [
+        "/modprobe.d/",
+        "/dracut",
+        "/initcpio/",
+        "/mkinitcpio",
+        "/initramfs-tools/",
+    ]
+    .iter()
+    .any(|part| path.contains(part))
+}
+
 /// The files for these functions. With vfio-pci built into the kernel nothing has to be loaded.
 pub(super) fn files(initramfs: Initramfs, claimed: &[Claimed], vfio_built_in: bool) -> Vec<Change> {
     if claimed.is_empty() {

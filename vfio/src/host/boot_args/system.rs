@@ -6,8 +6,9 @@ mod loaders;
 use serde::Serialize;
 
 use super::super::HostTree;
+use super::early;
+use super::edits::Edits;
 use super::plan::Command;
-use super::program::Told;
 pub(super) use loaders::Arguments;
 
 /// A distribution that tenon knows.
@@ -99,8 +100,10 @@ impl System {
     }
 
     /// What to run after everything was taken back. What a program was told is taken back by telling it so.
-    pub fn commands_after_removal(&self, told: &Told) -> Vec<Command> {
+    pub fn commands_after_removal(&self, edits: &Edits) -> Vec<Command> {
+        let told = &edits.told;
         let back = told.reversed();
+        let initramfs_changed = edits.files.iter().any(|edit| early::is_in_initramfs(&edit.path));
         let programs = self.arguments.iter().filter_map(|arguments| match arguments {
             Arguments::Kept(program) => Some(program.commands(&back)),
             _ => None,
@@ -109,7 +112,9 @@ impl System {
             let why = "goes back to the initramfs of the image, if nothing else needs one of its own";
             Command::new("rpm-ostree initramfs --disable", why)
         });
-        let rest = own_initramfs.into_iter().chain(self.refresh_commands(true));
+        let rest = own_initramfs
+            .into_iter()
+            .chain(self.refresh_commands(initramfs_changed));
         programs.flatten().chain(rest).collect()
     }
 

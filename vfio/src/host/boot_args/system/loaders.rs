@@ -98,7 +98,6 @@ fn entries(tree: &HostTree, system: &mut System) -> Vec<Arguments> {
 /// Entries are what GRUB reads; `/etc/default/grub` and `/etc/kernel/cmdline` are what later kernels' entries are made
 /// from. grubby writes all three as well.
 fn fedora(tree: &HostTree, system: &mut System) {
-    let entries = entries(tree, system);
     if tree.exists(DEFAULT_GRUB) {
         system
             .arguments
@@ -107,10 +106,25 @@ fn fedora(tree: &HostTree, system: &mut System) {
     if tree.exists(KERNEL_CMDLINE) {
         system.arguments.push(cmdline(KERNEL_CMDLINE));
     }
-    if entries.is_empty() && tree.exists(DEFAULT_GRUB) {
+    let entries = entries(tree, system);
+    let by_variable = |entry: &Arguments| match entry {
+        Arguments::Edit { path, .. } => tree.text(path).is_ok_and(|text| text.contains("$kernelopts")),
+        _ => false,
+    };
+    // RHEL 8 has the arguments of all entries, later ones too, in a variable of GRUB, which grub2-mkconfig sets anew.
+    let by_variable = entries.iter().any(by_variable) && tree.exists(DEFAULT_GRUB);
+    if by_variable {
+        system
+            .evidence
+            .push("the boot entries take their arguments from GRUB's variable kernelopts".into());
+        let efi = "/etc/grub2-efi.cfg";
+        let config = if tree.exists(efi) { efi } else { "/boot/grub2/grub.cfg" };
+        system.refresh.push(mkconfig("grub2-mkconfig", config));
+    } else if entries.is_empty() && tree.exists(DEFAULT_GRUB) {
         system.refresh.push(mkconfig("grub2-mkconfig", "/boot/grub2/grub.cfg"));
+    } else {
+        system.arguments.extend(entries);
     }
-    system.arguments.extend(entries);
 }
 
 /// Debian's grub-mkconfig sources `/etc/default/grub.d/*.cfg` in the order of their names; cloud images set the
@@ -159,8 +173,14 @@ fn proxmox(tree: &HostTree, system: &mut System) {
 
 fn arch(tree: &HostTree, system: &mut System) {
     let entries = entries(tree, system);
+    let has_entries = !entries.is_empty();
     system.arguments.extend(entries);
-    if unified_image(tree, system) {
+    let unified = unified_image(tree, system);
+    if has_entries && !unified && tree.exists(KERNEL_CMDLINE) {
+        // Where kernel-install writes the entries, those of later kernels are made from it.
+        system.arguments.push(cmdline(KERNEL_CMDLINE));
+    }
+    if unified {
         let folder = "/etc/cmdline.d";
         let names = tree.list(folder).unwrap_or_default();
         let path = format!("{folder}/zz-tenon.conf");

@@ -14,6 +14,7 @@ const ALL: &[&str] = &[
     "pop-os",
     "proxmox",
     "rhel",
+    "rhel-8",
     "ubuntu",
 ];
 

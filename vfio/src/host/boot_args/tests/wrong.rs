@@ -196,7 +196,7 @@ fn programs_that_keep_arguments_are_told_what_to_do() {
         let plan = BootPlan::for_system(&tree, &installed.tree(), &named, true).unwrap();
         assert!(installed.apply(&plan).is_empty());
         let removal = installed.remove();
-        let commands = System::of(&installed.tree()).commands_after_removal(&removal.told);
+        let commands = System::of(&installed.tree()).commands_after_removal(&removal);
         assert_eq!(commands[0].line(), removed, "{distribution}");
         assert_eq!(snapshot(installed.path()), before, "{distribution}");
     }
