@@ -17,6 +17,23 @@ pub struct Resource {
     pub flags: u64,
 }
 
+impl Resource {
+    /// Whether it is ports, not memory.
+    pub fn is_io(&self) -> bool {
+        self.flags & 0x100 != 0
+    }
+
+    /// Whether the BAR can have an address above 4 GiB.
+    pub fn is_64bit(&self) -> bool {
+        self.flags & 0x10_0000 != 0
+    }
+
+    /// Whether reads of it have no side effects.
+    pub fn is_prefetchable(&self) -> bool {
+        self.flags & 0x2000 != 0
+    }
+}
+
 /// A PCI Express link, as trained and as its ends could at best.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {

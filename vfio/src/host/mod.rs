@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod function;
+pub mod interrupts;
 pub mod kernel_log;
 pub mod limits;
 pub mod survey;
@@ -11,6 +12,7 @@ pub mod tree;
 
 pub use capture::{Capture, CaptureError};
 pub use function::{HostFunction, Link, Resource, Sriov};
+pub use interrupts::Interrupts;
 pub use kernel_log::KernelLog;
 pub use limits::{LimitError, MemoryLock};
 pub use survey::Survey;

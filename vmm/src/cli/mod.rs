@@ -1,7 +1,9 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod devices;
 mod host;
 mod log;
+mod page;
 mod run;
 
 use std::error::Error;
@@ -29,6 +31,8 @@ struct Cli {
 enum Command {
     /// Run a virtual machine until it powers off
     Run(Box<run::RunArgs>),
+    /// Show the host's PCI functions and which of them a guest can have
+    Devices(devices::DevicesArgs),
 }
 
 /// Does what the command line asks for and answers how it went. Errors have been shown by then.
@@ -46,6 +50,7 @@ pub fn main() -> ExitStatus {
     }
     let done = match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Devices(args) => devices::devices(&args),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))
 }

@@ -43,21 +43,13 @@ impl Survey {
             path: devices.to_owned(),
             source,
         })?;
-        let sysfs = Sysfs::of(tree.clone());
-        let mut facts = Vec::new();
-        let mut unreadable = Vec::new();
-        for bdf in sysfs.bdfs() {
-            match sysfs.function(bdf) {
-                Ok(function) => facts.push(function),
-                Err(error) => unreadable.push(Unreadable {
-                    bdf,
-                    reason: error.to_string(),
-                }),
-            }
-        }
-        let names = names::of(tree, facts.iter());
-        let modules = modules::of(tree, facts.iter());
-        let uses = uses::of(tree, &facts);
+        let (facts, unreadable) = read_all(tree);
+        let (names, modules, uses) = std::thread::scope(|scope| {
+            let names = scope.spawn(|| names::of(tree, facts.iter()));
+            let modules = scope.spawn(|| modules::of(tree, facts.iter()));
+            let uses = uses::of(tree, &facts);
+            (joined(names), joined(modules), uses)
+        });
         let mut survey = Self {
             groups: Group::all(tree, &facts),
             functions: facts
@@ -112,6 +104,43 @@ impl Survey {
         }
         self.anomalies = self.find_anomalies();
     }
+}
+
+/// Functions that one thread reads in about a millisecond.
+const SHARE: usize = 32;
+
+/// The most threads that read; what they wait for is mostly the kernel.
+const READERS: usize = 8;
+
+/// The facts of all functions in order of address, and what could not be read.
+fn read_all(tree: &HostTree) -> (Vec<HostFunction>, Vec<Unreadable>) {
+    let sysfs = Sysfs::of(tree.clone());
+    let bdfs = sysfs.bdfs();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let readers = bdfs.len().div_ceil(SHARE).clamp(1, cores.min(READERS));
+    let read = |share: &[Bdf]| -> Vec<(Bdf, Result<HostFunction, SysfsError>)> { sysfs.functions(share) };
+    let answers = std::thread::scope(|scope| {
+        let shares = bdfs.chunks(bdfs.len().div_ceil(readers).max(1));
+        let threads: Vec<_> = shares.map(|share| scope.spawn(move || read(share))).collect();
+        threads.into_iter().flat_map(joined).collect::<Vec<_>>()
+    });
+    let mut facts = Vec::with_capacity(answers.len());
+    let mut unreadable = Vec::new();
+    for (bdf, answer) in answers {
+        match answer {
+            Ok(function) => facts.push(function),
+            Err(error) => unreadable.push(Unreadable {
+                bdf,
+                reason: error.to_string(),
+            }),
+        }
+    }
+    (facts, unreadable)
+}
+
+/// What a thread has found; its panic is ours.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]

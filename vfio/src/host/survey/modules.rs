@@ -11,7 +11,10 @@ pub(super) fn of<'f>(tree: &HostTree, functions: impl Iterator<Item = &'f HostFu
     };
     let mut table = Table::new(functions.clone());
     if let Ok(file) = tree.bytes(format!("{folder}/modules.alias")) {
-        for line in file.split(|byte| *byte == b'\n') {
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', &file).chain([file.len()]) {
+            let line = file.get(start..end).unwrap_or_default();
+            start = end + 1;
             if let Some((alias, module)) = line.strip_prefix(b"alias ").and_then(halves) {
                 table.add(alias, module);
             }
