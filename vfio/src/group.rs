@@ -45,26 +45,7 @@ impl Group {
         container: &Arc<VfioContainer>,
         kvm: Option<&Arc<DeviceFd>>,
     ) -> Result<Self, OpenError> {
-        let path = format!("/dev/vfio/{number}");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|source| {
-                match source.raw_os_error() {
-                    Some(libc::EBUSY) => OpenError::GroupBusy {
-                        group: number,
-                        members: members(sysfs, number),
-                    },
-                    Some(libc::ENOENT) => OpenError::NoGroupFile {
-                        path,
-                        members: members(sysfs, number),
-                    },
-                    // Linux 5.19 to 6.0 refuse to open a group that is not viable.
-                    Some(libc::EPERM) if !spoilers(sysfs, number).is_empty() => not_viable(sysfs, number),
-                    _ => OpenError::Device { path, source },
-                }
-            })?;
+        let file = open(number, sysfs)?;
         let failed = |what: &'static str| {
             move |source| OpenError::Group {
                 group: number,
@@ -72,9 +53,6 @@ impl Group {
                 source,
             }
         };
-        if !ioctl::group_viable(&file).map_err(failed("ask for its status"))? {
-            return Err(not_viable(sysfs, number));
-        }
         ioctl::set_container(&file, container.as_raw_fd()).map_err(failed("put it into a container"))?;
         let group = Self {
             number,
@@ -137,6 +115,42 @@ impl Drop for Group {
         if let Err(error) = ioctl::unset_container(&self.file) {
             tracing::warn!("IOMMU group {} did not leave its container: {error}", self.number);
         }
+    }
+}
+
+/// Opens the file of a group that is fit for a guest.
+///
+/// # Errors
+/// See [`OpenError`].
+pub(crate) fn open(number: u32, sysfs: &Sysfs) -> Result<File, OpenError> {
+    let path = format!("/dev/vfio/{number}");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|source| {
+            match source.raw_os_error() {
+                Some(libc::EBUSY) => OpenError::GroupBusy {
+                    group: number,
+                    members: members(sysfs, number),
+                },
+                Some(libc::ENOENT) => OpenError::NoGroupFile {
+                    path,
+                    members: members(sysfs, number),
+                },
+                // Linux 5.19 to 6.0 refuse to open a group that is not viable.
+                Some(libc::EPERM) if !spoilers(sysfs, number).is_empty() => not_viable(sysfs, number),
+                _ => OpenError::Device { path, source },
+            }
+        })?;
+    let viable = ioctl::group_viable(&file).map_err(|source| OpenError::Group {
+        group: number,
+        what: "ask for its status",
+        source,
+    })?;
+    match viable {
+        true => Ok(file),
+        false => Err(not_viable(sysfs, number)),
     }
 }
 
