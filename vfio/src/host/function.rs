@@ -81,8 +81,8 @@ pub struct HostFunction {
     pub boot_vga: Option<bool>,
     /// BARs 0–5 and the expansion ROM.
     pub resources: Vec<Resource>,
-    /// How Linux would reset it, in order of preference; empty where it knows no way; `None` where the kernel is too
-    /// old to say (before 5.15).
+    /// How Linux would reset it, in order of preference; empty where it knows no way; `None` where it does not
+    /// say: before Linux 5.15, and of a function read by itself also where there is no way.
     pub reset_methods: Option<Vec<String>>,
     /// `D0`, `D3hot`, `D3cold` and so on.
     pub power_state: Option<String>,

@@ -74,6 +74,7 @@ impl Page {
     /// Adds a text in lines of the page's width, the first below `first` and all others below `rest`.
     pub(super) fn wrapped(&mut self, first: &str, rest: &str, text: &str) {
         let options = textwrap::Options::new(self.width)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
             .initial_indent(first)
             .subsequent_indent(rest);
         for line in textwrap::wrap(&clean(text), options) {

@@ -4,6 +4,7 @@ mod anomaly;
 mod facts;
 mod modules;
 mod names;
+mod reset;
 mod unit;
 mod uses;
 mod verdict;
@@ -14,6 +15,7 @@ use std::path::Path;
 
 pub use anomaly::Anomaly;
 pub use facts::{Function, Group, Names, Region, Unreadable, Use};
+pub use reset::Reset;
 pub use verdict::{Reason, Verdict};
 pub use words::{short, short_list};
 
@@ -133,6 +135,15 @@ fn read_all(tree: &HostTree) -> (Vec<HostFunction>, Vec<Unreadable>) {
                 bdf,
                 reason: error.to_string(),
             }),
+        }
+    }
+    // Where the kernel tells of the ways to reset a function, one of which it does not has none.
+    if facts
+        .iter()
+        .any(|function: &HostFunction| function.reset_methods.is_some())
+    {
+        for function in &mut facts {
+            function.reset_methods.get_or_insert_default();
         }
     }
     (facts, unreadable)

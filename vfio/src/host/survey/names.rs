@@ -130,7 +130,7 @@ impl Database {
 
     fn names(&self, function: &HostFunction) -> Names {
         let HostFunction { vendor, device, .. } = *function;
-        let subsystem = function.subsystem.filter(|ids| *ids != (vendor, device));
+        let subsystem = function.subsystem;
         Names {
             vendor: self.vendor(vendor),
             device: self

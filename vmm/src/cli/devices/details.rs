@@ -1,6 +1,6 @@
 //! All about one function.
 
-use vfio::host::survey::{Function, Reason, Survey, Verdict, short, short_list};
+use vfio::host::survey::{Function, Reason, Reset, Survey, Verdict, short, short_list};
 use vfio::host::{HostTree, Interrupts, Link, Resource};
 
 use super::groups::notes;
@@ -31,17 +31,11 @@ pub(super) fn write(page: &mut Page, tree: &HostTree, survey: &Survey, function:
         "device",
         &format!("{vendor} {device} [{}]{revision}", label::ids(function)),
     );
-    if let Some((vendor, device)) = facts.subsystem {
-        let names = [&function.names.subsystem_vendor, &function.names.subsystem];
-        let names: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
-        item(
-            page,
-            "subsystem",
-            format!("{} [{vendor:04x}:{device:04x}]", names.join(" ")).trim(),
-        );
+    if let Some(text) = subsystem(function) {
+        item(page, "subsystem", &text);
     }
     verdict(page, survey, function);
-    for note in notes(function) {
+    for note in notes(survey, function) {
         let consequence = function.uses.iter().find(|what| what.to_string() == note);
         let consequence = consequence
             .map(|what| format!(". {}", what.consequence()))
@@ -50,7 +44,21 @@ pub(super) fn write(page: &mut Page, tree: &HostTree, survey: &Survey, function:
     }
     drivers(page, function);
     place(page, survey, function);
-    hardware(page, tree, function);
+    hardware(page, tree, survey, function);
+}
+
+fn subsystem(function: &Function) -> Option<String> {
+    let (vendor, device) = function.facts.subsystem?;
+    let maker = function.names.subsystem_vendor.as_deref().unwrap_or_default();
+    let name = function.names.subsystem.as_deref().unwrap_or_default();
+    // Some names begin with their vendor's.
+    let name = if name.starts_with(maker) {
+        name.to_owned()
+    } else {
+        format!("{maker} {name}")
+    };
+    let name = if name.is_empty() { maker } else { name.trim() };
+    Some(format!("{name} [{vendor:04x}:{device:04x}]").trim().to_owned())
 }
 
 fn item(page: &mut Page, label: &str, text: &str) {
@@ -133,7 +141,7 @@ fn place(page: &mut Page, survey: &Survey, function: &Function) {
     }
 }
 
-fn hardware(page: &mut Page, tree: &HostTree, function: &Function) {
+fn hardware(page: &mut Page, tree: &HostTree, survey: &Survey, function: &Function) {
     let facts = &function.facts;
     for (number, resource) in facts
         .resources
@@ -152,29 +160,25 @@ fn hardware(page: &mut Page, tree: &HostTree, function: &Function) {
     if let Some(link) = &facts.link {
         item(page, "link", &train(link));
     }
-    match facts.reset_methods.as_deref() {
-        None => item(page, "reset", "this kernel does not say (5.15 and later do)"),
-        Some([]) => item(
-            page,
-            "reset",
-            "Linux knows no way: a guest gets it as the last user left it",
-        ),
-        Some([first, rest @ ..]) => {
-            let rest = if rest.is_empty() {
-                String::new()
-            } else {
-                format!("; else {}", rest.join(", "))
-            };
-            item(page, "reset", &format!("{first}{rest}"));
-        }
+    if !facts.is_bridge() {
+        item(page, "reset", &reset(survey, function));
+        item(page, "interrupts", &interrupts(tree, function));
     }
-    item(page, "interrupts", &interrupts(tree, function));
     if let Some(state) = &facts.power_state {
         let cold = match facts.d3cold_allowed {
             Some(true) => ", may lose power when idle (D3cold)",
             _ => "",
         };
         item(page, "power", &format!("{state}{cold}"));
+    }
+}
+
+fn reset(survey: &Survey, function: &Function) -> String {
+    match survey.reset(function) {
+        Reset::Alone(methods) => methods.join(", else "),
+        Reset::WithBus(all) => format!("with its bus, once all on it are the guest's: {}", short_list(&all)),
+        Reset::Impossible => "Linux knows no way: a guest gets it as its last user left it".to_owned(),
+        Reset::Unknown => "this kernel does not say (5.15 and later do)".to_owned(),
     }
 }
 

@@ -52,6 +52,10 @@ struct Function<'s> {
     boot_vga: Option<bool>,
     /// How Linux would reset it, in order of preference; null where the kernel does not say.
     reset_methods: Option<&'s [String]>,
+    /// What that means for a guest.
+    reset: Reset,
+    /// The functions that are reset together where `reset` is `with-bus`.
+    reset_together: Vec<String>,
     power_state: Option<&'s str>,
     d3cold_allowed: Option<bool>,
     numa_node: Option<u32>,
@@ -122,6 +126,20 @@ enum BarKind {
 struct Sriov {
     enabled: u32,
     total: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+enum Reset {
+    /// Alone, by the first of `reset_methods` that works.
+    Alone,
+    /// With its bus, once all on it are the guest's.
+    WithBus,
+    /// In no way that Linux knows.
+    Impossible,
+    /// The kernel does not say.
+    Unknown,
 }
 
 /// What the host uses a function for.
@@ -297,6 +315,12 @@ impl<'s> Function<'s> {
             Verdict::WithSiblings(_) => (Assignable::WithSiblings, None),
             Verdict::No(reason) => (Assignable::No, Some(Refusal::new(reason, facts.bdf))),
         };
+        let (reset, together) = match survey.reset(function) {
+            survey::Reset::Alone(_) => (Reset::Alone, Vec::new()),
+            survey::Reset::WithBus(together) => (Reset::WithBus, together),
+            survey::Reset::Impossible => (Reset::Impossible, Vec::new()),
+            survey::Reset::Unknown => (Reset::Unknown, Vec::new()),
+        };
         Self {
             bdf: facts.bdf.to_string(),
             group: facts.group,
@@ -317,6 +341,8 @@ impl<'s> Function<'s> {
             modules: &function.modules,
             boot_vga: facts.boot_vga,
             reset_methods: facts.reset_methods.as_deref(),
+            reset,
+            reset_together: written(&together),
             power_state: facts.power_state.as_deref(),
             d3cold_allowed: facts.d3cold_allowed,
             numa_node: facts.numa_node,
