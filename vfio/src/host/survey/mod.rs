@@ -16,6 +16,8 @@ use std::path::Path;
 pub use anomaly::Anomaly;
 pub use facts::{Function, Group, Names, Region, Unreadable, Use};
 pub use reset::Reset;
+use unit::Units;
+use verdict::Obstacles;
 pub use verdict::{Reason, Verdict};
 pub use words::{short, short_list};
 
@@ -32,6 +34,7 @@ pub struct Survey {
     pub unreadable: Vec<Unreadable>,
     /// Mistakes in what is set aside for guests.
     pub anomalies: Vec<Anomaly>,
+    units: Units,
 }
 
 impl Survey {
@@ -68,6 +71,7 @@ impl Survey {
                 .collect(),
             unreadable,
             anomalies: Vec::new(),
+            units: Units::default(),
         };
         survey.judge();
         Ok(survey)
@@ -96,17 +100,19 @@ impl Survey {
     }
 
     fn judge(&mut self) {
-        let verdicts: Vec<Verdict> = self
-            .functions
-            .iter()
-            .map(|function| Verdict::on(self, function))
-            .collect();
+        self.units = Units::of(&self.facts().collect::<Vec<_>>());
+        let obstacles = Obstacles::find(self);
+        let verdicts = self.functions.iter().map(|function| obstacles.verdict(self, function));
+        let verdicts: Vec<Verdict> = verdicts.collect();
         for (function, verdict) in self.functions.iter_mut().zip(verdicts) {
             function.verdict = verdict;
         }
         self.anomalies = self.find_anomalies();
     }
 }
+
+/// More functions than any host has; what a capture has beyond is not looked at.
+const MOST_FUNCTIONS: usize = 4096;
 
 /// Functions that one thread reads in about a millisecond.
 const SHARE: usize = 32;
@@ -117,7 +123,8 @@ const READERS: usize = 8;
 /// The facts of all functions in order of address, and what could not be read.
 fn read_all(tree: &HostTree) -> (Vec<HostFunction>, Vec<Unreadable>) {
     let sysfs = Sysfs::of(tree.clone());
-    let bdfs = sysfs.bdfs();
+    let mut bdfs = sysfs.bdfs();
+    let beyond = bdfs.split_off(bdfs.len().min(MOST_FUNCTIONS));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let readers = bdfs.len().div_ceil(SHARE).clamp(1, cores.min(READERS));
     let read = |share: &[Bdf]| -> Vec<(Bdf, Result<HostFunction, SysfsError>)> { sysfs.functions(share) };
@@ -127,7 +134,14 @@ fn read_all(tree: &HostTree) -> (Vec<HostFunction>, Vec<Unreadable>) {
         threads.into_iter().flat_map(joined).collect::<Vec<_>>()
     });
     let mut facts = Vec::with_capacity(answers.len());
-    let mut unreadable = Vec::new();
+    let mut unreadable: Vec<Unreadable> = beyond
+        .first()
+        .map(|bdf| Unreadable {
+            bdf: *bdf,
+            reason: format!("it and all after it are more than {MOST_FUNCTIONS} functions"),
+        })
+        .into_iter()
+        .collect();
     for (bdf, answer) in answers {
         match answer {
             Ok(function) => facts.push(function),
@@ -178,6 +192,7 @@ pub(crate) mod tests {
             functions: facts.into_iter().map(Function::new).collect(),
             unreadable: Vec::new(),
             anomalies: Vec::new(),
+            units: Units::default(),
         };
         survey.judge();
         survey

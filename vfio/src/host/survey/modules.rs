@@ -101,6 +101,12 @@ fn field<'t>(text: &'t [u8], key: &[u8], digits: usize) -> Option<(Option<u32>, 
     Some((Some(value), rest))
 }
 
+/// More aliases of one vendor and device, or of a class, than any kernel has.
+const MOST_ALIASES: usize = 4096;
+
+/// More modules than any function has.
+const MOST_MODULES: usize = 16;
+
 /// Vendor and device of an alias.
 type Key = (Option<u32>, Option<u32>);
 
@@ -123,7 +129,9 @@ impl Table {
 
     fn add(&mut self, alias: &[u8], module: &[u8]) {
         let Some(alias) = Alias::parse(alias) else { return };
-        if let Some(list) = self.entries.get_mut(&(alias.vendor, alias.device)) {
+        if let Some(list) = self.entries.get_mut(&(alias.vendor, alias.device))
+            && list.len() < MOST_ALIASES
+        {
             list.push((alias, String::from_utf8_lossy(module).into_owned()));
         }
     }
@@ -131,7 +139,7 @@ impl Table {
     fn candidates(&self, function: &HostFunction) -> Vec<String> {
         let mut modules: Vec<String> = Vec::new();
         for (alias, module) in keys(function).iter().filter_map(|key| self.entries.get(key)).flatten() {
-            if alias.fits(function) && !modules.contains(module) {
+            if alias.fits(function) && !modules.contains(module) && modules.len() < MOST_MODULES {
                 modules.push(module.clone());
             }
         }
