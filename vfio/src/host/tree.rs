@@ -440,4 +440,45 @@ mod tests {
         assert!(!tree.is_dir("/sys/bus/pci/devices/0000:00:02.0/class"));
         assert!(!tree.is_live() && HostTree::live().is_live());
     }
+
+    #[test]
+    fn a_folder_follows_links_inside_the_tree_alone() {
+        let (dir, tree) = tree();
+        let root = dir.as_path();
+        std::fs::write(root.join("secret"), "ours").unwrap();
+        let own = root.join("sys/devices/pci0000:00/0000:00:02.0");
+        symlink("/secret", own.join("leak")).unwrap();
+        symlink("../../../../../../../secret", own.join("climb")).unwrap();
+        symlink("../../../bus/pci/drivers/i915", own.join("driver")).unwrap();
+        let devices = tree.folder("/sys/bus/pci/devices").unwrap();
+        let folder = devices.folder("0000:00:02.0").unwrap();
+        assert_eq!(folder.path(), Path::new("sys/devices/pci0000:00/0000:00:02.0"));
+        assert_eq!(folder.text("class").unwrap(), "0x030000");
+        assert_eq!(
+            (folder.text("leak").unwrap(), folder.text("climb").unwrap()),
+            ("ours".to_owned(), "ours".to_owned())
+        );
+        assert_eq!(folder.link_name("driver").as_deref(), Some("i915"));
+        assert!(folder.link_name("class").is_none() && folder.text("none").is_err() && devices.folder("x").is_err());
+    }
+
+    #[test]
+    fn the_running_host_is_read_through_its_own_links() {
+        let live = HostTree::live();
+        assert!(live.exists("/proc/self/exe") && live.is_dir("proc/self") && !live.exists("/proc/self/nothing"));
+        let own = std::process::id().to_string();
+        assert_eq!(
+            live.real(Path::new("/proc/self")).unwrap(),
+            Path::new("proc").join(&own)
+        );
+        assert_eq!(live.link_name("/proc/self"), Some(own));
+        assert!(
+            live.folder("/proc/self")
+                .unwrap()
+                .text("status")
+                .unwrap()
+                .contains("Name:")
+        );
+        assert!(live.list("/proc/self/task").is_ok_and(|tasks| !tasks.is_empty()));
+    }
 }

@@ -10,7 +10,7 @@ mod tree;
 use std::io::{self, Write};
 
 use clap::Args;
-use vfio::host::survey::{Function, Survey};
+use vfio::host::survey::{Function, Reason, Survey};
 use vfio::host::{Bdf, HostTree, SysfsError};
 
 use super::host::HostArgs;
@@ -29,8 +29,8 @@ Examples:
   What a bug report's capture tells, for a script:
     tenon devices --host capture.tar.zst --json
 
-A function is assignable, assignable together with others (the rest of its IOMMU group and of its card), or not: then
-the reason is told, and in the view of one function what can be done about it.
+A function is assignable, assignable together with others (the rest of its IOMMU group and of its
+card), or not: then the reason is told, and in the view of one function what can be done about it.
 
 Exit status: 0 shown, 2 wrong command line, 3 the host does not tell";
 
@@ -137,6 +137,16 @@ fn named<'s>(survey: &'s Survey, addresses: &[Bdf]) -> Result<Vec<&'s Function>,
 
 /// What the host as a whole should be told.
 fn remarks(page: &mut Page, survey: &Survey) {
+    if let (true, Some(remedy)) = (survey.groups.is_empty(), Reason::NoGroup.remedy()) {
+        page.line("");
+        let mark = page.toned(Tone::Bad, "Note: ");
+        page.wrapped(
+            &mark,
+            "      ",
+            "no IOMMU is active, so that a guest can have none of these",
+        );
+        page.wrapped("      ", "      ", &remedy);
+    }
     for (position, anomaly) in survey.anomalies.iter().enumerate() {
         page.line("");
         let mark = page.toned(Tone::Bad, "Note: ");
