@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use error::ConfigError;
+pub(crate) use validate::MEMORY_DEFAULT;
 pub use validate::{Boot, RunConfig};
 pub use value::{BindMode, Device, Disk, FirmwareChoice, MemorySize, RtcBase, SerialTarget, Uuid, ValueError};
 

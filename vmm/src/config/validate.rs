@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{BindMode, Config, ConfigError, Device, Disk, FirmwareChoice, Identity, MemorySize, RtcBase, SerialTarget};
 
 /// Memory when nothing is said.
-const MEMORY_DEFAULT: u64 = 2 << 30;
+pub(crate) const MEMORY_DEFAULT: u64 = 2 << 30;
 /// OVMF's PEI phase alone wants most of this; see `firmware`'s memory map.
 const MEMORY_MIN: u64 = 128 << 20;
 /// Guest memory is backed, and mapped for devices, in pages of this size.
