@@ -55,8 +55,9 @@ impl KernelLog {
     /// A log as `dmesg` or `journalctl -k` prints it.
     pub fn from_text(text: &str) -> Self {
         let lines: Vec<String> = text.lines().map(clean).collect();
-        // A whole log starts with the kernel's own banner; one without was cut, or has turned over.
-        let begins_late = !lines.iter().take(8).any(|line| line.contains("Linux version "));
+        // A whole log starts with the kernel's own banner at no time at all; one without was cut, or has turned over.
+        let first = |line: &String| line.contains("Linux version ") || line.starts_with("[    0.000000]");
+        let begins_late = !lines.iter().take(8).any(first);
         Self {
             begins_late: begins_late && !lines.is_empty(),
             lines: bounded(lines),

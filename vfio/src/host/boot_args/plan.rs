@@ -327,6 +327,12 @@ impl BootPlan {
         }
     }
 
+    /// Whether grubby is named, where no file is there to be edited.
+    pub(super) fn has_grubby(&self) -> bool {
+        let mut programs = self.commands.iter().filter_map(|command| command.words.first());
+        programs.any(|program| program == "grubby")
+    }
+
     /// Why the plan cannot be carried out by tenon; `None` where it can.
     pub fn obstacle(&self) -> Option<String> {
         if self.system.family == Family::Unknown {
