@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::survey::{Survey, Use};
+use super::super::survey::{Reason, Survey, Use, Verdict};
 use super::super::{Bdf, HostFunction, HostTree, SysfsError};
 use super::arguments::{self, WrongArgument};
 use super::claim::{self, BuiltIn, Claim, Claimed};
@@ -306,6 +306,17 @@ impl BootPlan {
                  brings in what shares a group with these devices"
                     .into(),
             );
+        }
+        for function in self.functions.iter().filter_map(|claimed| survey.get(claimed.bdf)) {
+            // What is in use is a loss, and without an IOMMU there is no verdict yet.
+            if let Verdict::No(reason @ (Reason::Reserved { .. } | Reason::BridgeDriver { .. })) = &function.verdict {
+                self.notes.push(format!(
+                    "{} could still not be assigned: {}; {}",
+                    function.bdf(),
+                    reason.brief(function.bdf()),
+                    reason.remedy().unwrap_or_default()
+                ));
+            }
         }
         if built_in && !self.functions.is_empty() {
             self.notes.push(
