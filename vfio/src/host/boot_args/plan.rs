@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-use super::super::survey::{Reason, Survey, Use, Verdict};
+use super::super::survey::{Survey, Use};
 use super::super::{Bdf, HostFunction, HostTree, SysfsError};
 use super::arguments::{self, WrongArgument};
 use super::claim::{self, BuiltIn, Claim, Claimed};
 use super::early;
 use super::journal::Journal;
+use super::notes;
 use super::place::Place;
 use super::processor::Processor;
 use super::program::{Told, rpm_ostree_initramfs};
@@ -206,7 +207,7 @@ impl BootPlan {
         // One that cannot be read stops the writing; what is shown needs none.
         let before = Journal::of(system).unwrap_or_default().told;
         plan.fill(system, &before, built_in);
-        plan.note(&survey, built_in);
+        plan.notes = notes::notes(&plan, &survey, host, built_in);
         Ok(plan)
     }
 
@@ -297,45 +298,6 @@ impl BootPlan {
             there.extend(words.into_iter().filter(|word| !(self.replace && suspect(word))));
         }
         arguments::missing(&there, &self.arguments)
-    }
-
-    fn note(&mut self, survey: &Survey, built_in: bool) {
-        if !self.functions.is_empty() && survey.groups.is_empty() {
-            self.notes.push(
-                "no IOMMU is active, so the groups are not known yet: after the reboot run the same command again, which \
-                 brings in what shares a group with these devices"
-                    .into(),
-            );
-        }
-        for function in self.functions.iter().filter_map(|claimed| survey.get(claimed.bdf)) {
-            // What is in use is a loss, and without an IOMMU there is no verdict yet.
-            if let Verdict::No(reason @ (Reason::Reserved { .. } | Reason::BridgeDriver { .. })) = &function.verdict {
-                self.notes.push(format!(
-                    "{} could still not be assigned: {}; {}",
-                    function.bdf(),
-                    reason.brief(function.bdf()),
-                    reason.remedy().unwrap_or_default()
-                ));
-            }
-        }
-        if built_in && !self.functions.is_empty() {
-            self.notes.push(
-                "vfio-pci is built into this kernel: the arguments alone are enough for what is claimed by ID".into(),
-            );
-        }
-        if self.processor == Processor::Unknown {
-            self.notes.push(
-                "/proc/cpuinfo names neither Intel nor AMD; intel_iommu=on does nothing on another processor".into(),
-            );
-        }
-        let scripted = self.functions.iter().any(|function| function.claim != Claim::ById);
-        if scripted && matches!(self.system.initramfs, Initramfs::RpmOstree | Initramfs::Unknown) {
-            self.notes.push(
-                "what is claimed by address needs a script in the initramfs, which tenon does not make here: take those \
-                 with `tenon bind` after each boot"
-                    .into(),
-            );
-        }
     }
 
     /// Whether grubby is named, where no file is there to be edited.

@@ -143,6 +143,33 @@ fn drivers_that_are_built_in_are_dealt_with() {
 }
 
 #[test]
+fn what_else_there_is_to_know_is_said() {
+    let (dir, tree) = z77();
+    let note = |tree: &HostTree, named: &[&str], part: &str| {
+        let plan = BootPlan::of(tree, &bdfs(named)).unwrap();
+        plan.notes.iter().any(|note| note.contains(part))
+    };
+    for (part, expected) in [
+        ("sysfb_init", false),
+        ("no IOMMU is active", false),
+        ("neither Intel", false),
+    ] {
+        assert_eq!(note(&tree, &["01:00.0"], part), expected, "{part}");
+    }
+    let root = dir.as_path();
+    std::fs::create_dir_all(root.join("proc/sys/kernel")).unwrap();
+    std::fs::write(root.join("proc/sys/kernel/osrelease"), "5.15.0-91-generic\n").unwrap();
+    std::fs::write(root.join("sys/bus/pci/devices/0000:01:00.0/boot_vga"), "1\n").unwrap();
+    std::fs::write(root.join("proc/cpuinfo"), "vendor_id : CentaurHauls\n").unwrap();
+    assert!(note(&tree, &["01:00.0"], "sysfb_init") && !note(&tree, &["00:1b.0"], "sysfb_init"));
+    assert!(note(&tree, &[], "neither Intel"));
+    for (bdf, ..) in Z77 {
+        std::fs::remove_file(root.join(format!("sys/bus/pci/devices/{bdf}/iommu_group"))).unwrap();
+    }
+    assert!(note(&tree, &["01:00.0"], "no IOMMU is active") && !note(&tree, &[], "no IOMMU is active"));
+}
+
+#[test]
 fn what_cannot_be_taken_is_refused() {
     let (_dir, tree) = z77();
     for (named, expected) in [("00:01.0", "is a bridge"), ("09:00.0", "no PCI function 0000:09:00.0")] {
