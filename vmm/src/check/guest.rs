@@ -38,6 +38,7 @@ impl Guest {
         Wanted {
             taken: bind != BindMode::Off,
             along: bind == BindMode::Auto,
+            without_devices: self.config.is_some() && devices.is_empty(),
             devices,
             memory: self.memory.or_else(|| self.config.as_ref().map(memory)),
         }

@@ -76,7 +76,7 @@ fn the_mistake_of_the_z77_is_explained() {
     assert!(seen.contains("will crash the host at guest shutdown"), "{seen}");
     let remedy = mistake["remedy"].as_str().unwrap();
     assert!(
-        remedy.contains("pci-stub.ids=10de:1401,10de:0fba,8086:1e20 in place of"),
+        remedy.contains("vfio-pci.ids=10de:1401,10de:0fba,8086:1e20 in place of"),
         "{remedy}"
     );
     let seen = instead["seen"].as_str().unwrap();

@@ -46,13 +46,13 @@ enum Command {
     Bind(Box<bind::BindArgs>),
     /// Give functions back to the drivers that had them
     Release(release::ReleaseArgs),
-    /// Show, apply or remove what makes assignment survive a reboot
-    BootArgs(Box<boot_args::BootArgs>),
     /// Write standard input to a file of /sys
     #[command(name = handover::WRITE_COMMAND, hide = true)]
     SysfsWrite { path: PathBuf },
     /// Write down what there is to know of this host, for a bug report
     Capture(capture::CaptureArgs),
+    /// Show, apply or remove what makes assignment survive a reboot
+    BootArgs(Box<boot_args::BootArgs>),
 }
 
 /// Does what the command line asks for and answers how it went. Errors have been shown by then.
@@ -73,9 +73,9 @@ pub fn main() -> ExitStatus {
         Command::Run(args) => run::run(*args),
         Command::Bind(args) => bind::bind(&args),
         Command::Release(args) => release::release(&args),
-        Command::BootArgs(args) => boot_args::boot_args(&args),
         Command::SysfsWrite { path } => process::exit(write_stdin_to(&path).into()),
         Command::Capture(args) => capture::run(&args),
+        Command::BootArgs(args) => boot_args::boot_args(&args),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))
 }

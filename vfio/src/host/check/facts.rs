@@ -13,6 +13,8 @@ pub struct Wanted {
     pub devices: Vec<Bdf>,
     /// Bytes of guest memory.
     pub memory: Option<u64>,
+    /// Whether the guest is to have no devices at all.
+    pub without_devices: bool,
     /// Whether the run takes the functions from their drivers itself.
     pub taken: bool,
     /// Whether it takes what must go along, too.

@@ -3,6 +3,7 @@
 use super::facts::{list, words};
 use super::{Facts, Finding, Requirement, Section};
 use crate::host::Bdf;
+use crate::host::boot_args::{BootPlan, Claim, Claimed};
 use crate::host::survey::{Anomaly, Function, short};
 
 pub(super) const ISOLATION: Requirement = Requirement {
@@ -73,10 +74,8 @@ fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
         if taken.len() == 1 { "is" } else { "are" },
         held.join(", ")
     ))
-    .remedy(match argument(facts) {
-        Some((right, written)) => {
-            format!("{bind}; for every boot `tenon boot-args` prints how to have {right} in place of {written}")
-        }
+    .remedy(match for_every_boot(facts) {
+        Some(boot) => format!("{bind}; {boot}"),
         None => bind,
     })
     .symptom("half-bound-slot")
@@ -103,7 +102,7 @@ fn taken_instead(facts: &Facts) -> Option<Finding> {
             "{} {are} on {driver}, but no guest's: was {meant} meant?",
             list(mistaken.iter().copied())
         ))
-        .remedy(match argument(facts) {
+        .remedy(match for_every_boot(facts) {
             Some(_) => "leave their IDs off the kernel command line, as above".to_owned(),
             None => format!("`tenon release {}`", words(mistaken)),
         })
@@ -111,27 +110,26 @@ fn taken_instead(facts: &Facts) -> Option<Finding> {
     )
 }
 
-/// The argument that claims what goes together with all that is rightly set aside, and the one it is to replace; where
-/// the host claims by ID at all.
-fn argument(facts: &Facts) -> Option<(String, String)> {
-    let arguments = facts.arguments.as_ref()?;
-    let name = arguments.claims().first()?.argument;
-    let written = arguments.written(name)?;
-    let mut units: Vec<Vec<Bdf>> = Vec::new();
-    for function in facts.set_aside() {
-        if !units.iter().any(|unit| unit.contains(&function.bdf())) {
-            units.push(facts.survey.unit(&[function.bdf()]));
-        }
-    }
+/// How what is rightly set aside is claimed at every boot, with all that goes along, in place of the claims there are.
+fn for_every_boot(facts: &Facts) -> Option<String> {
+    let claims = facts.arguments.as_ref()?.claims();
+    let written = facts.arguments.as_ref()?.written(claims.first()?.argument)?;
+    let mut named: Vec<Bdf> = facts.set_aside().map(Function::bdf).collect();
     // A card is what it is all about, and comes first.
-    units.sort_by_key(|unit| !unit.iter().any(|bdf| is_display(facts, *bdf)));
+    named.sort_by_key(|bdf| !is_display(facts, *bdf));
+    let plan = BootPlan::for_system(&facts.tree, &facts.tree, &named, true).ok()?;
+    let command = format!("`tenon boot-args {} --replace`", words(named.iter().copied()));
     let mut ids: Vec<String> = Vec::new();
-    for function in units.iter().flatten().filter_map(|bdf| facts.survey.get(*bdf)) {
-        let id = format!("{:04x}:{:04x}", function.facts.vendor, function.facts.device);
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
+    for bdf in named.iter().flat_map(|bdf| facts.survey.unit(&[*bdf])) {
+        let claimed = plan.functions.iter().find(|claimed| claimed.bdf == bdf);
+        let by_id = claimed.filter(|claimed| claimed.claim == Claim::ById).map(Claimed::id);
+        ids.extend(by_id.filter(|id| !ids.contains(id)));
     }
-    let right = format!("{name}={}", ids.join(","));
-    (!ids.is_empty() && right != written).then_some((right, written))
+    Some(match ids.is_empty() {
+        true => format!("for every boot {command}"),
+        false => format!(
+            "for every boot vfio-pci.ids={} in place of {written}: {command}",
+            ids.join(",")
+        ),
+    })
 }

@@ -270,6 +270,21 @@ fn reserved_memory_counts_for_its_group() {
 }
 
 #[test]
+fn a_guest_without_devices_needs_no_iommu() {
+    let groupless = (GPU.0, GPU.1, GPU.2, GPU.3, None);
+    let asked = Wanted {
+        without_devices: true,
+        ..Wanted::default()
+    };
+    let lines = Host::of(&[groupless]).check(asked);
+    assert!(
+        lines.iter().all(|line| line.finding.status != Status::Fail),
+        "{lines:#?}"
+    );
+    expect(&lines, "virtualisation", Status::Pass, "vmx", "", None);
+}
+
+#[test]
 fn memory_that_is_not_there_is_refused() {
     let asked = Wanted {
         memory: Some(32 << 30),
