@@ -109,8 +109,12 @@ impl Scanner {
     /// # Errors
     /// The log cannot be read.
     pub fn read(log: impl BufRead) -> io::Result<Scan> {
+        Self::read_within(LARGEST_LOG, log)
+    }
+
+    pub(super) fn read_within(most: u64, log: impl BufRead) -> io::Result<Scan> {
         let mut scanner = Self::default();
-        let mut log = log.take(LARGEST_LOG);
+        let mut log = log.take(most);
         while let Some(line) = next_line(&mut log)? {
             scanner.line(&String::from_utf8_lossy(&line));
         }
