@@ -194,7 +194,19 @@ mod tests {
             "{message}"
         );
         assert!(
-            message.contains("vfio-pci") && !message.contains("0000:00:01.0"),
+            message.contains("`tenon bind 0000:01:00.1`") && !message.contains("0000:00:01.0"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_bridge_with_a_driver_is_freed_and_not_bound() {
+        let host = Host::new()
+            .with("0000:00:1f.0", 0x060100, Some("lpc_ich"), Some(3))
+            .with("0000:00:1f.3", 0x040300, Some("vfio-pci"), Some(3));
+        let message = not_viable(&host.sysfs(), 3).to_string();
+        assert!(
+            message.contains("unbind lpc_ich from the bridge 0000:00:1f.0") && !message.contains("tenon bind"),
             "{message}"
         );
     }

@@ -1,6 +1,7 @@
 //! What this host offers: its PCI functions as `/sys` shows them, and the limits that stand in the way of assigning them.
 
 pub mod bind;
+pub mod boot_args;
 pub mod capture;
 pub mod check;
 pub mod function;

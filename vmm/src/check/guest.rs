@@ -6,7 +6,7 @@ use firmware::ovmf::FirmwareSearch;
 use vfio::host::check::{Finding, Line, Section, Wanted};
 use vfio::host::{Bdf, HostTree};
 
-use crate::config::{Config, MEMORY_DEFAULT, MemorySize};
+use crate::config::{BindMode, Config, MEMORY_DEFAULT, MemorySize};
 use crate::machine::problems::{self, Problem};
 
 /// The guest asked about: a configuration, or only what is to go into it.
@@ -34,7 +34,11 @@ impl Guest {
                 devices.push(bdf);
             }
         }
+        let bind = self.config.as_ref().and_then(|config| config.bind).unwrap_or_default();
         Wanted {
+            taken: bind != BindMode::Off,
+            along: bind == BindMode::Auto,
+            without_devices: self.config.is_some() && devices.is_empty(),
             devices,
             memory: self.memory.or_else(|| self.config.as_ref().map(memory)),
         }

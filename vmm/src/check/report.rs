@@ -18,7 +18,7 @@ const TEXT: usize = 2 + 4 + 2 + LONGEST_TITLE + 2;
 #[derive(Debug, Serialize)]
 pub struct Report {
     schema: u32,
-    /// Whether a guest with devices, or the guest asked about, would run.
+    /// Whether nothing failed, so that a run would work.
     works: bool,
     /// How many lines there are of each status.
     sum: BTreeMap<Status, usize>,
@@ -75,9 +75,9 @@ impl Report {
             }
         }
         let verdict = match (self.works, count(Status::Unknown)) {
-            (true, 0) => "A guest with devices would run.",
-            (true, _) => "A guest with devices would run, as far as can be seen.",
-            (false, _) => "No guest with devices runs before that is seen to.",
+            (true, 0) => "Nothing stands in the way.",
+            (true, _) => "Nothing stands in the way, as far as can be seen.",
+            (false, _) => "A run would not work before that is seen to.",
         };
         let mut text = wrapped(&format!("{}. {verdict}", parts.join(", ")), 0);
         let mut ids: Vec<&str> = Vec::new();

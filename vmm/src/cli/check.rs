@@ -1,15 +1,14 @@
 //! `tenon check`.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::Serialize;
 use vfio::Bdf;
 use vfio::host::check::{Facts, check};
 use vfio::host::{SysfsError, symptom};
 
+use super::handover::{print, print_json};
 use super::host::HostArgs;
 use crate::check::{Guest, LogReport, Report, Style, wrapped};
 use crate::config::{Config, MemorySize};
@@ -73,22 +72,20 @@ enum CheckError {
     NoSymptom(String),
     #[error(transparent)]
     Host(#[from] SysfsError),
-    #[error("cannot write to standard output")]
-    Output(#[source] io::Error),
 }
 
 impl Failure for CheckError {
     fn status(&self) -> ExitStatus {
         match self {
             Self::NoSymptom(_) => ExitStatus::Configuration,
-            Self::Host(_) | Self::Output(_) => ExitStatus::Host,
+            Self::Host(_) => ExitStatus::Host,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoSymptom(_) => Some("`tenon check --list-symptoms` lists them".into()),
-            Self::Host(_) | Self::Output(_) => None,
+            Self::Host(_) => None,
         }
     }
 }
@@ -154,13 +151,4 @@ fn catalogue() -> String {
         let _ = writeln!(text, "{:longest$}  {}", symptom.id, symptom.title);
         text
     })
-}
-
-fn print(text: &str) -> Result<(), CheckError> {
-    io::stdout().write_all(text.as_bytes()).map_err(CheckError::Output)
-}
-
-fn print_json(value: &impl Serialize) -> Result<(), CheckError> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| CheckError::Output(error.into()))?;
-    print(&format!("{text}\n"))
 }

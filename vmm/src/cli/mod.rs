@@ -1,6 +1,8 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod advice;
 mod bind;
+mod boot_args;
 mod capture;
 mod check;
 mod devices;
@@ -53,6 +55,8 @@ enum Command {
     SysfsWrite { path: PathBuf },
     /// Write down what there is to know of this host, for a bug report
     Capture(capture::CaptureArgs),
+    /// Show, apply or remove what makes assignment survive a reboot
+    BootArgs(Box<boot_args::BootArgs>),
 }
 
 /// Does what the command line asks for and answers how it went. Errors have been shown by then.
@@ -76,6 +80,7 @@ pub fn main() -> ExitStatus {
         Command::Release(args) => release::release(&args),
         Command::SysfsWrite { path } => process::exit(write_stdin_to(&path).into()),
         Command::Capture(args) => capture::run(&args),
+        Command::BootArgs(args) => boot_args::boot_args(&args),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))
 }

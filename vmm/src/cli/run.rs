@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use serde::Serialize;
 use vfio::host::bind::BindPlan;
 
+use super::advice::Advice;
 use super::bind::table;
 use super::handover::{print, print_json};
 use super::loan::{self, Loan};
@@ -166,16 +167,21 @@ impl Settings {
 /// Runs a virtual machine until it powers off, or shows what would be built.
 pub(super) fn run(args: RunArgs) -> Result<ExitStatus, Box<dyn Failure>> {
     let (dry_run, json, consent) = (args.dry_run, args.json, args.yes_this_is_my_display);
+    let file = args.config.clone();
     let mut config = configuration(args)?.validate()?;
+    let advice = Advice::new(file, &config);
     let bind = loan::plan(&mut config, consent)?;
     if dry_run {
-        return show(config, bind, json).map(|()| ExitStatus::Success);
+        return show(config, bind, json)
+            .map(|()| ExitStatus::Success)
+            .map_err(|error| advice.on(error));
     }
     let Some(bind) = bind else {
-        return Ok(status(machine::run(Plan::check(config)?, &|| false)?));
+        let plan = Plan::check(config).map_err(|error| advice.on(error.into()))?;
+        return Ok(status(machine::run(plan, &|| false)?));
     };
     // What is wrong apart from the devices is better found before the host loses them.
-    Plan::check(without_devices(&config))?;
+    Plan::check(without_devices(&config)).map_err(|error| advice.on(error.into()))?;
     let loan = Loan::take(&bind.for_guest(), config.memory)?;
     let outcome = Plan::check(config).and_then(|plan| machine::run(plan, &|| loan.is_interrupted()));
     // The machine and its container are gone by now, and with them all that held the functions.

@@ -1,7 +1,7 @@
 //! All that stands in the way of a machine on this host, not only the first of it.
 
 use super::plan::{self, Plan};
-use crate::config::{Config, ConfigError, RunConfig};
+use crate::config::{BindMode, Config, ConfigError, RunConfig};
 use crate::exit::Failure;
 
 /// Something that stands in the way.
@@ -40,6 +40,12 @@ pub fn find(config: Config, whole: bool) -> Vec<Problem> {
         }
     }
     if found.is_empty() && whole {
+        // Functions that the run takes first cannot be opened yet.
+        let devices = match config.bind {
+            BindMode::Off => config.devices.clone(),
+            BindMode::Named | BindMode::Auto => Vec::new(),
+        };
+        let config = RunConfig { devices, ..config };
         found.extend(Plan::check(config).err().map(|error| Problem::new("Guest", error)));
     }
     found

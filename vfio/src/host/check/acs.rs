@@ -3,6 +3,7 @@
 use super::facts::list;
 use super::{Facts, Finding, Requirement, Section};
 use crate::host::Bdf;
+use crate::host::survey::short;
 
 pub(super) const OVERRIDE: Requirement = Requirement {
     id: "acs-override",
@@ -44,9 +45,13 @@ fn shared(facts: &Facts) -> Vec<Finding> {
         let first = *unit.first()?;
         let others: Vec<Bdf> = unit.iter().copied().filter(|bdf| !bdf.same_slot(&first)).collect();
         (!others.is_empty()).then(|| {
-            Finding::warn(format!("{first} goes to a guest only together with {}", list(others)))
-                .remedy("another slot, or `ACS` in the firmware setup, may part them")
-                .symptom("shared-group")
+            Finding::warn(format!(
+                "{} goes to a guest only together with {}",
+                short(first),
+                list(others)
+            ))
+            .remedy("another slot, or `ACS` in the firmware setup, may part them")
+            .symptom("shared-group")
         })
     };
     let units = facts.units().into_iter();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::facts::list;
 use super::{Facts, Finding, Requirement, Section, Vendor};
-use crate::host::survey::Function;
+use crate::host::survey::{Function, short};
 use crate::host::{HostTree, KernelLog};
 
 /// More than any kernel takes (`COMMAND_LINE_SIZE` is 2048).
@@ -191,7 +191,7 @@ fn claims(facts: &Facts) -> Vec<Finding> {
             return Some(
                 Finding::warn(format!(
                     "{argument}={claim} claims the bridge {}, which a guest cannot have",
-                    bridge.bdf()
+                    short(bridge.bdf())
                 ))
                 .remedy("take the ID off: bridges stay with the host, and do not spoil their group there")
                 .symptom("ids-match-twice"),
@@ -202,12 +202,12 @@ fn claims(facts: &Facts) -> Vec<Finding> {
         }
         let bdfs = list(met.iter().map(|function| function.bdf()));
         let left = met.iter().find(|function| !function.facts.is_set_aside());
-        let first = met.first().map(|function| function.bdf())?;
+        let first = short(met.first()?.bdf());
         Some(
             Finding::warn(match left {
                 Some(left) => format!(
                     "{argument}={claim} means {bdfs} alike, but {} is not claimed",
-                    left.bdf()
+                    short(left.bdf())
                 ),
                 None => format!("{argument}={claim} claims {bdfs} alike"),
             })

@@ -3,7 +3,7 @@
 use super::facts::{list, words};
 use super::{Facts, Finding, Requirement, Section, Status};
 use crate::host::Bdf;
-use crate::host::survey::{Function, Reason, Use, Verdict};
+use crate::host::survey::{Function, Reason, Use, Verdict, short};
 
 pub(super) const DEVICES: Requirement = Requirement {
     id: "devices",
@@ -29,7 +29,7 @@ fn devices(facts: &Facts) -> Vec<Finding> {
         }
         let refused: Vec<Finding> = unit.iter().filter_map(|function| refused(function)).take(1).collect();
         match refused.is_empty() {
-            true => found.push(drivers(facts, &unit)),
+            true => found.extend(unnamed(facts, &unit).into_iter().chain(drivers(facts, &unit))),
             false => found.extend(refused),
         }
     }
@@ -48,11 +48,12 @@ fn told_as_half(facts: &Facts, unit: &[&Function]) -> bool {
 fn nowhere(facts: &Facts, bdf: Bdf) -> Option<Finding> {
     match facts.survey.get(bdf) {
         None => Some(
-            Finding::fail(format!("there is no PCI function {bdf}")).remedy("`tenon devices` lists those there are"),
+            Finding::fail(format!("there is no PCI function {}", short(bdf)))
+                .remedy("`tenon devices` lists those there are"),
         ),
         Some(function) if function.facts.is_bridge() => Some(
-            Finding::fail(format!("{bdf} is a bridge, and stays with the host"))
-                .remedy(format!("name what is behind it: `tenon devices {bdf}` shows it"))
+            Finding::fail(format!("{} is a bridge, and stays with the host", short(bdf)))
+                .remedy("name what is behind it: `tenon devices --tree` shows it")
                 .symptom("bridge-on-vfio"),
         ),
         Some(_) => None,
@@ -60,132 +61,75 @@ fn nowhere(facts: &Facts, bdf: Bdf) -> Option<Finding> {
 }
 
 fn refused(function: &Function) -> Option<Finding> {
-    let bdf = function.bdf();
     let Verdict::No(reason) = &function.verdict else {
         return None;
     };
-    Some(match reason {
+    let symptom = match reason {
         Reason::Bridge => return None,
-        Reason::NoGroup => Finding::fail(format!("{bdf} is in no IOMMU group"))
-            .remedy("see what is said of the IOMMU above")
-            .symptom("no-iommu"),
-        Reason::InUse {
-            by,
-            what: Use::VirtualFunctions(count),
-        } => Finding::fail(format!("{by} has {count} virtual functions switched on"))
-            .remedy(format!(
-                "`echo 0 > /sys/bus/pci/devices/{by}/sriov_numvfs`, or give the guest a virtual function"
-            ))
-            .symptom("sriov-enabled"),
-        Reason::InUse { by, what } => {
-            let (seen, remedy, symptom) = in_use(*by, what);
-            let with = if *by == bdf {
-                String::new()
-            } else {
-                format!("{bdf} goes with {by}: ")
-            };
-            let finding = Finding::fail(with + &seen).remedy(remedy);
-            match symptom {
-                Some(symptom) => finding.symptom(symptom),
-                None => finding,
-            }
-        }
-        Reason::Reserved { group, .. } => Finding::fail(format!(
-            "{bdf}: the firmware wants memory mapped for its group {group} (direct)"
-        ))
-        .remedy("turn `Pre-boot DMA Protection` off in the firmware setup, update the firmware, or use another slot")
-        .symptom("direct-mapping"),
-        Reason::BridgeDriver { bridge, driver } => Finding::fail(format!(
-            "{bdf}: {driver} drives the bridge {bridge} of its group, so Linux refuses the group"
-        ))
-        .remedy(format!(
-            "`tenon bind {bdf}` names what to unbind: the bridge needs no driver, and not vfio-pci either"
-        ))
-        .symptom("group-not-viable"),
+        Reason::NoGroup => Some("no-iommu"),
+        Reason::Reserved { .. } => Some("direct-mapping"),
+        Reason::BridgeDriver { .. } => Some("group-not-viable"),
+        Reason::InUse { what, .. } => match what {
+            Use::OnlyDisplay => Some("boot-display"),
+            Use::Vm { .. } => Some("group-busy"),
+            Use::VirtualFunctions(_) => Some("sriov-enabled"),
+            _ => None,
+        },
+    };
+    let bdf = function.bdf();
+    Some(Finding {
+        remedy: match reason {
+            Reason::NoGroup => Some("see what is said of the IOMMU above".to_owned()),
+            _ => reason.remedy().or_else(|| Some("leave it to the host".to_owned())),
+        },
+        symptom,
+        ..Finding::fail(format!("{}: {}", short(bdf), reason.brief(bdf)))
     })
 }
 
-fn in_use(bdf: Bdf, what: &Use) -> (String, String, Option<&'static str>) {
-    match what {
-        Use::Mount { at, disk } => (
-            format!("{bdf} holds the disk {disk}, mounted at {at}"),
-            "unmount it, or leave the controller to the host".to_owned(),
-            None,
-        ),
-        Use::Swap { on, .. } => (
-            format!("{bdf} holds the swap {on}"),
-            format!("`swapoff {on}`, or leave the controller to the host"),
-            None,
-        ),
-        Use::DefaultRoute { interface, .. } => (
-            format!("{bdf} carries the default route ({interface})"),
-            "leave it to the host, or move the route to another interface first".to_owned(),
-            None,
-        ),
-        Use::OnlyDisplay => (
-            format!("{bdf} is the only display of this host"),
-            format!("`tenon bind {bdf} --yes-this-is-my-display`, with ssh to the host at hand"),
-            Some("boot-display"),
-        ),
-        Use::Vm { pid, name } => (
-            format!("{bdf} is held by {name} (process {pid})"),
-            "stop that virtual machine first".to_owned(),
-            Some("group-busy"),
-        ),
-        other => (
-            format!("{bdf} {other}"),
-            format!("`tenon devices {bdf}` says for what"),
-            None,
-        ),
+/// What must go along and was not named.
+fn unnamed(facts: &Facts, unit: &[&Function]) -> Option<Finding> {
+    let wanted = &facts.wanted;
+    let all = unit.iter().map(|function| function.bdf());
+    let unnamed: Vec<Bdf> = all.filter(|bdf| !wanted.devices.contains(bdf)).collect();
+    if wanted.devices.is_empty() || wanted.along || unnamed.is_empty() {
+        return None;
     }
+    let flags = format!("--device {}", words(unnamed.iter().copied()).replace(' ', " --device "));
+    Some(
+        Finding::fail(format!("not named, but must go along: {}", list(unnamed)))
+            .remedy(format!("name it too: {flags}"))
+            .symptom("group-not-viable"),
+    )
 }
 
 /// Which functions of a unit are where a guest can have them from.
-fn drivers(facts: &Facts, unit: &[&Function]) -> Finding {
-    let elsewhere: Vec<&Function> = unit
-        .iter()
-        .copied()
-        .filter(|function| !function.facts.on_vfio())
-        .collect();
+fn drivers(facts: &Facts, unit: &[&Function]) -> Option<Finding> {
+    let first = unit.first()?;
     let all = list(unit.iter().map(|function| function.bdf()));
-    let Some(first) = unit.first() else {
-        return Finding::pass("nothing");
-    };
-    if elsewhere.is_empty() {
-        let unnamed = unit
-            .iter()
-            .map(|function| function.bdf())
-            .filter(|bdf| !facts.wanted.devices.contains(bdf));
-        let unnamed: Vec<Bdf> = unnamed.collect();
-        if !facts.wanted.devices.is_empty() && !unnamed.is_empty() {
-            return Finding::fail(format!(
-                "{} must go along and is not named",
-                list(unnamed.iter().copied())
-            ))
-            .remedy(format!(
-                "name it too: --device {}",
-                words(unnamed).replace(' ', " --device ")
-            ))
-            .symptom("group-not-viable");
-        }
-        return Finding::pass(format!("{all} on vfio-pci"));
-    }
+    let elsewhere = unit.iter().filter(|function| !function.facts.on_vfio());
     let said: Vec<String> = elsewhere
-        .iter()
         .map(|function| match &function.facts.driver {
-            Some(driver) => format!("{} is on {driver}", function.bdf()),
-            None => format!("{} has no driver", function.bdf()),
+            Some(driver) => format!("{} is on {driver}", short(function.bdf())),
+            None => format!("{} has no driver", short(function.bdf())),
         })
         .collect();
+    if said.is_empty() {
+        return Some(Finding::pass(format!("{all} on vfio-pci")));
+    }
+    if facts.wanted.taken {
+        return Some(Finding::pass(format!("{all}, taken from the host for the run")));
+    }
     // What nobody asked for by name may wait until somebody does.
-    let status = if facts.wanted.devices.is_empty() {
-        Status::Warn
-    } else {
-        Status::Fail
+    let status = match facts.wanted.devices.is_empty() {
+        true => Status::Warn,
+        false => Status::Fail,
     };
-    Finding::new(status, format!("{}, not on vfio-pci", said.join(", ")))
-        .remedy(format!("`tenon bind {}`, or `tenon run --bind`", first.bdf()))
-        .symptom("not-on-vfio")
+    Some(
+        Finding::new(status, format!("{}, not on vfio-pci", said.join(", ")))
+            .remedy(format!("`tenon bind {}`, or `tenon run --bind`", short(first.bdf())))
+            .symptom("not-on-vfio"),
+    )
 }
 
 /// Where nothing is asked for and nothing set aside: what could be.
@@ -209,14 +153,14 @@ fn candidates(facts: &Facts) -> Finding {
         (Some(function), _) => {
             let unit = facts.survey.unit(&[function.bdf()]);
             Finding::pass(format!("none asked for; {} can be assigned", list(unit)))
-                .remedy(format!("`tenon bind {}`", function.bdf()))
+                .remedy(format!("`tenon bind {}`", short(function.bdf())))
         }
         (None, Some(display)) => match refused(display) {
             Some(Finding {
                 seen, remedy, symptom, ..
             }) => Finding {
                 status: Status::Warn,
-                seen: format!("no GPU can be assigned: {seen}"),
+                seen: format!("no GPU can be assigned ({seen})"),
                 remedy,
                 symptom,
             },
@@ -239,11 +183,14 @@ fn power(facts: &Facts) -> Vec<Finding> {
     let asleep = |function: &&Function| function.facts.power_state.as_deref() == Some("D3cold");
     let said = |function: &Function| {
         let bdf = function.bdf();
-        Finding::warn(format!("{bdf} sleeps without power (D3cold), and may not wake"))
-            .remedy(format!(
-                "`echo 0 > /sys/bus/pci/devices/{bdf}/d3cold_allowed`, or boot with vfio-pci.disable_idle_d3=1"
-            ))
-            .symptom("stuck-in-d3")
+        Finding::warn(format!(
+            "{} sleeps without power (D3cold), and may not wake",
+            short(bdf)
+        ))
+        .remedy(format!(
+            "`echo 0 > /sys/bus/pci/devices/{bdf}/d3cold_allowed`, or boot with vfio-pci.disable_idle_d3=1"
+        ))
+        .symptom("stuck-in-d3")
     };
     facts.subjects().into_iter().filter(asleep).map(said).collect()
 }

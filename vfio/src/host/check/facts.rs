@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Arguments;
-use crate::host::survey::{Anomaly, Function};
+use crate::host::survey::{Anomaly, Function, short};
 use crate::host::{Bdf, HostTree, KernelLog, Survey, SysfsError};
 
 /// What somebody wants to run.
@@ -13,6 +13,12 @@ pub struct Wanted {
     pub devices: Vec<Bdf>,
     /// Bytes of guest memory.
     pub memory: Option<u64>,
+    /// Whether the guest is to have no devices at all.
+    pub without_devices: bool,
+    /// Whether the run takes the functions from their drivers itself.
+    pub taken: bool,
+    /// Whether it takes what must go along, too.
+    pub along: bool,
 }
 
 /// Who made the processor.
@@ -228,7 +234,7 @@ impl Facts {
 
 /// Addresses in a sentence.
 pub(super) fn list(bdfs: impl IntoIterator<Item = Bdf>) -> String {
-    let all: Vec<String> = bdfs.into_iter().map(|bdf| bdf.to_string()).collect();
+    let all: Vec<String> = bdfs.into_iter().map(short).collect();
     match all.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
         _ => all.join(""),
@@ -237,6 +243,6 @@ pub(super) fn list(bdfs: impl IntoIterator<Item = Bdf>) -> String {
 
 /// Addresses as arguments of a command.
 pub(super) fn words(bdfs: impl IntoIterator<Item = Bdf>) -> String {
-    let all: Vec<String> = bdfs.into_iter().map(|bdf| bdf.to_string()).collect();
+    let all: Vec<String> = bdfs.into_iter().map(short).collect();
     all.join(" ")
 }

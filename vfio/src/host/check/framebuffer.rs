@@ -1,7 +1,7 @@
 //! Whether the boot framebuffer lies in the BARs of a function for the guest.
 
 use super::{Facts, Finding, Requirement, Section};
-use crate::host::survey::Function;
+use crate::host::survey::{Function, short};
 
 pub(super) const FRAMEBUFFER: Requirement = Requirement {
     id: "boot-framebuffer",
@@ -52,7 +52,7 @@ fn lies_in(function: &Function, address: u64) -> bool {
 }
 
 fn judge(facts: &Facts, function: &Function, name: &str) -> Finding {
-    let bdf = function.bdf();
+    let bdf = short(function.bdf());
     // d17378062079, in Linux 6.0: vfio-pci moves it away when it takes the function; pci-stub does not.
     if facts.at_least(6, 0) == Some(true) && !function.facts.on_stub() {
         return Finding::pass(format!("{name} lies in {bdf}; vfio-pci moves it away"));

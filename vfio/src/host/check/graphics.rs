@@ -3,7 +3,7 @@
 use super::facts::list;
 use super::{Facts, Finding, Requirement, Section};
 use crate::host::Bdf;
-use crate::host::survey::{Function, Use};
+use crate::host::survey::{Function, Use, short};
 
 pub(super) const BOOT_DISPLAY: Requirement = Requirement {
     id: "boot-display",
@@ -25,12 +25,14 @@ fn boot_display(facts: &Facts) -> Vec<Finding> {
         let lit = function.facts.boot_vga == Some(true) && !function.uses.contains(&Use::OnlyDisplay);
         let finding = match (lit, console(function)) {
             (true, _) => Finding::warn(format!(
-                "{bdf}: the firmware lit the screen through it, so its ROM may be a shadow copy"
+                "{}: the firmware lit the screen through it, so its ROM may be a shadow copy",
+                short(bdf)
             ))
             .remedy(format!(
-                "make the other GPU primary in the firmware setup, or give it its ROM: --device {bdf},romfile=FILE"
+                "make the other GPU primary in the firmware setup, or give it its ROM: --device {},romfile=FILE",
+                short(bdf)
             )),
-            (false, Some(console)) => Finding::warn(format!("{bdf}: {console}")).remedy(format!(
+            (false, Some(console)) => Finding::warn(format!("{}: {console}", short(bdf))).remedy(format!(
                 "`tenon bind {bdf} --yes-this-is-my-display` takes it all the same"
             )),
             (false, None) => return None,
@@ -79,7 +81,8 @@ fn hybrid(facts: &Facts) -> Vec<Finding> {
         ],
         [only] => vec![
             Finding::warn(format!(
-                "a laptop with one GPU, {only}: the panel goes dark while a guest has it"
+                "a laptop with one GPU, {}: the panel goes dark while a guest has it",
+                short(*only)
             ))
             .symptom("boot-display"),
         ],

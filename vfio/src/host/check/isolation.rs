@@ -3,7 +3,8 @@
 use super::facts::{list, words};
 use super::{Facts, Finding, Requirement, Section};
 use crate::host::Bdf;
-use crate::host::survey::{Anomaly, Function};
+use crate::host::boot_args::{BootPlan, Claim, Claimed};
+use crate::host::survey::{Anomaly, Function, short};
 
 pub(super) const ISOLATION: Requirement = Requirement {
     id: "isolation",
@@ -54,15 +55,17 @@ fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
         .map(|bdf| {
             let function = facts.survey.get(*bdf);
             match function.and_then(|function| function.facts.driver.as_deref()) {
-                Some(driver) => format!("{bdf} is left to {driver}"),
-                None => format!("{bdf} is left to any driver that comes"),
+                Some(driver) => format!("{} is left to {driver}", short(*bdf)),
+                None => format!("{} is left to any driver that comes", short(*bdf)),
             }
         })
         .collect();
-    // Linux 5.19 learnt to own a group as a whole, and refuses the guest instead.
+    // A card is reset as a whole; Linux 5.19 learnt to own a group as a whole, and refuses the guest instead.
+    let is_card = taken.iter().any(|bdf| is_display(facts, *bdf));
     let then = match facts.at_least(5, 19) {
         Some(true) => "a guest with it will not start",
-        _ => "this will crash the host at guest shutdown",
+        _ if is_card => "this will crash the host at guest shutdown",
+        _ => "a guest with it will not start, or crash the host at its end",
     };
     let bind = format!("`tenon bind {}` now", words(taken.iter().take(1).copied()));
     Finding::fail(format!(
@@ -71,13 +74,18 @@ fn half_taken(facts: &Facts, taken: &[Bdf], missing: &[Bdf]) -> Finding {
         if taken.len() == 1 { "is" } else { "are" },
         held.join(", ")
     ))
-    .remedy(match argument(facts) {
-        Some((right, written)) => {
-            format!("{bind}; for every boot `tenon boot-args` prints how to have {right} in place of {written}")
-        }
+    .remedy(match for_every_boot(facts) {
+        Some(boot) => format!("{bind}; {boot}"),
         None => bind,
     })
     .symptom("half-bound-slot")
+}
+
+fn is_display(facts: &Facts, bdf: Bdf) -> bool {
+    facts
+        .survey
+        .get(bdf)
+        .is_some_and(|function| function.facts.is_display())
 }
 
 fn taken_instead(facts: &Facts) -> Option<Finding> {
@@ -94,7 +102,7 @@ fn taken_instead(facts: &Facts) -> Option<Finding> {
             "{} {are} on {driver}, but no guest's: was {meant} meant?",
             list(mistaken.iter().copied())
         ))
-        .remedy(match argument(facts) {
+        .remedy(match for_every_boot(facts) {
             Some(_) => "leave their IDs off the kernel command line, as above".to_owned(),
             None => format!("`tenon release {}`", words(mistaken)),
         })
@@ -102,31 +110,26 @@ fn taken_instead(facts: &Facts) -> Option<Finding> {
     )
 }
 
-/// The argument that claims what goes together with all that is rightly set aside, and the one it is to replace; where
-/// the host claims by ID at all.
-fn argument(facts: &Facts) -> Option<(String, String)> {
-    let arguments = facts.arguments.as_ref()?;
-    let name = arguments.claims().first()?.argument;
-    let written = arguments.written(name)?;
-    let mut units: Vec<Vec<Bdf>> = Vec::new();
-    for function in facts.set_aside() {
-        if !units.iter().any(|unit| unit.contains(&function.bdf())) {
-            units.push(facts.survey.unit(&[function.bdf()]));
-        }
-    }
+/// How what is rightly set aside is claimed at every boot, with all that goes along, in place of the claims there are.
+fn for_every_boot(facts: &Facts) -> Option<String> {
+    let claims = facts.arguments.as_ref()?.claims();
+    let written = facts.arguments.as_ref()?.written(claims.first()?.argument)?;
+    let mut named: Vec<Bdf> = facts.set_aside().map(Function::bdf).collect();
     // A card is what it is all about, and comes first.
-    let is_card = |unit: &Vec<Bdf>| {
-        let mut functions = unit.iter().filter_map(|bdf| facts.survey.get(*bdf));
-        functions.any(|function| function.facts.is_display())
-    };
-    units.sort_by_key(|unit| !is_card(unit));
+    named.sort_by_key(|bdf| !is_display(facts, *bdf));
+    let plan = BootPlan::for_system(&facts.tree, &facts.tree, &named, true).ok()?;
+    let command = format!("`tenon boot-args {} --replace`", words(named.iter().copied()));
     let mut ids: Vec<String> = Vec::new();
-    for function in units.iter().flatten().filter_map(|bdf| facts.survey.get(*bdf)) {
-        let id = format!("{:04x}:{:04x}", function.facts.vendor, function.facts.device);
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
+    for bdf in named.iter().flat_map(|bdf| facts.survey.unit(&[*bdf])) {
+        let claimed = plan.functions.iter().find(|claimed| claimed.bdf == bdf);
+        let by_id = claimed.filter(|claimed| claimed.claim == Claim::ById).map(Claimed::id);
+        ids.extend(by_id.filter(|id| !ids.contains(id)));
     }
-    let right = format!("{name}={}", ids.join(","));
-    (!ids.is_empty() && right != written).then_some((right, written))
+    Some(match ids.is_empty() {
+        true => format!("for every boot {command}"),
+        false => format!(
+            "for every boot vfio-pci.ids={} in place of {written}: {command}",
+            ids.join(",")
+        ),
+    })
 }

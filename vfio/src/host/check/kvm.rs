@@ -24,10 +24,13 @@ fn kvm(facts: &Facts) -> Vec<Finding> {
     };
     let loaded = facts.tree.is_dir(Path::new("/sys/module").join(module));
     if !facts.tree.is_live() {
-        return vec![Finding::unknown(match loaded {
-            true => format!("{module} is loaded; a capture does not tell who may open {DEVICE}"),
-            false => format!("a capture does not tell of {DEVICE}"),
-        })];
+        return vec![match facts.tree.exists(DEVICE) {
+            true => Finding::pass(format!("{DEVICE} is there; a capture does not tell who may open it")),
+            false if loaded => Finding::unknown(format!(
+                "{module} is loaded; a capture does not tell who may open {DEVICE}"
+            )),
+            false => Finding::unknown(format!("a capture does not tell of {DEVICE}")),
+        }];
     }
     let opened = OpenOptions::new()
         .read(true)

@@ -133,6 +133,14 @@ pub struct Requirement {
     look: fn(&Facts) -> Vec<Finding>,
 }
 
+impl Requirement {
+    /// Whether a guest without devices can do without it.
+    fn is_for_devices(&self) -> bool {
+        matches!(self.section, Section::Iommu | Section::Devices)
+            || [modules::MODULES.id, memory::LOCK.id, processor::NESTED.id].contains(&self.id)
+    }
+}
+
 /// So that titles make a column.
 pub const LONGEST_TITLE: usize = 18;
 
@@ -182,7 +190,7 @@ pub const REQUIREMENTS: &[Requirement] = &[
     log::LOG,
 ];
 
-/// Looks at all of [`REQUIREMENTS`].
+/// Looks at all of [`REQUIREMENTS`] that matter for what is wanted.
 pub fn check(facts: &Facts) -> Vec<Line> {
     let lines = |requirement: &Requirement| {
         let Requirement { id, title, section, .. } = *requirement;
@@ -193,5 +201,6 @@ pub fn check(facts: &Facts) -> Vec<Line> {
             finding,
         })
     };
-    REQUIREMENTS.iter().flat_map(lines).collect()
+    let asked = |requirement: &&Requirement| !facts.wanted.without_devices || !requirement.is_for_devices();
+    REQUIREMENTS.iter().filter(asked).flat_map(lines).collect()
 }

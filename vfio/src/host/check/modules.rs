@@ -93,12 +93,16 @@ fn place(facts: &Facts, module: &str) -> Place {
     if lists("modules.builtin") {
         return Place::BuiltIn;
     }
-    // A module that is built in has a directory as well, but no count of users.
-    let loaded = Path::new("/sys/module").join(module);
-    match () {
-        () if facts.tree.exists(loaded.join("refcnt")) => Place::Loaded,
-        () if facts.tree.is_dir(&loaded) => Place::BuiltIn,
-        () if lists("modules.dep") => Place::Loadable,
-        () => Place::Nowhere,
+    let own = Path::new("/sys/module").join(module);
+    let known = facts.tree.is_dir(&own);
+    // A module that is built in has a directory only where it has parameters, and no state in it.
+    let loaded = ["refcnt", "initstate"]
+        .iter()
+        .any(|file| facts.tree.exists(own.join(file)));
+    match (loaded, lists("modules.dep"), known) {
+        (true, _, _) | (false, true, true) => Place::Loaded,
+        (false, true, false) => Place::Loadable,
+        (false, false, true) => Place::BuiltIn,
+        (false, false, false) => Place::Nowhere,
     }
 }

@@ -22,7 +22,7 @@ fn virtualisation(facts: &Facts) -> Vec<Finding> {
         .find("disabled by bios")
         .or_else(|| facts.log.find("(by BIOS)"));
     // Some kernels of virtual machines have a KVM that needs no such flag.
-    let runs = facts.tree.is_live() && facts.tree.exists("/dev/kvm");
+    let runs = facts.tree.exists("/dev/kvm");
     vec![match (processor.has(flag), disabled) {
         (true, None) => Finding::pass(format!("{name} ({flag}) on {}", processor.model)),
         (true, Some(_)) => Finding::fail(format!("{name} is there, but the firmware keeps it switched off"))

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 use std::sync::LazyLock;
 
-use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use super::{Symptom, all};
 use crate::host::Bdf;
@@ -62,37 +62,52 @@ pub struct Scan {
 /// The catalogue made ready for looking up.
 struct Signs {
     any: RegexSet,
-    /// For each sign: the sign alone, and whose it is.
-    each: Vec<(Regex, &'static Symptom)>,
-    /// For each symptom that needs one: what must stand besides.
-    contexts: Vec<(Regex, &'static Symptom)>,
+    each: Vec<Sign>,
     bdf: Option<Regex>,
 }
 
+/// One expression of it, and whose it is.
+struct Sign {
+    expression: Regex,
+    symptom: &'static Symptom,
+    /// Whether it is no sign itself, but what must stand besides one.
+    is_context: bool,
+}
+
 static SIGNS: LazyLock<Signs> = LazyLock::new(|| {
+    let signs = |symptom: &'static Symptom| symptom.signs.iter().map(move |sign| (*sign, symptom, false));
+    let context = |symptom: &'static Symptom| symptom.context.map(|context| (context, symptom, true));
+    let all = all().flat_map(|symptom| signs(symptom).chain(context(symptom)));
     // A sign that is no expression would be left out; a test holds that none is.
-    let each: Vec<(Regex, &'static Symptom)> = all()
-        .flat_map(|symptom| symptom.signs.iter().map(move |sign| (sign, symptom)))
-        .filter_map(|(sign, symptom)| Some((compile(sign)?, symptom)))
+    let each: Vec<Sign> = all
+        .filter_map(|(sign, symptom, is_context)| {
+            Some(Sign {
+                expression: compile(sign)?,
+                symptom,
+                is_context,
+            })
+        })
         .collect();
-    let any = RegexSetBuilder::new(each.iter().map(|(sign, _)| sign.as_str()))
+    let any = RegexSetBuilder::new(each.iter().map(|sign| sign.expression.as_str()))
         .case_insensitive(true)
+        .unicode(false)
         .build()
         .unwrap_or_else(|_| RegexSet::empty());
-    let contexts = all()
-        .filter_map(|symptom| Some((compile(symptom.context?)?, symptom)))
-        .collect();
     Signs {
         any,
         each,
-        contexts,
         bdf: compile(FULL_BDF),
     }
 });
 
+/// Bytes rather than letters, as logs hold anything; that also makes the automaton of all signs small enough to be fast.
 pub(super) fn compile(sign: &str) -> Option<Regex> {
     let sign = sign.replace("<BDF>", BDF).replace("<GROUP>", GROUP);
-    RegexBuilder::new(&sign).case_insensitive(true).build().ok()
+    RegexBuilder::new(&sign)
+        .case_insensitive(true)
+        .unicode(false)
+        .build()
+        .ok()
 }
 
 /// Looks at one log.
@@ -109,10 +124,14 @@ impl Scanner {
     /// # Errors
     /// The log cannot be read.
     pub fn read(log: impl BufRead) -> io::Result<Scan> {
+        Self::read_within(LARGEST_LOG, log)
+    }
+
+    pub(super) fn read_within(most: u64, log: impl BufRead) -> io::Result<Scan> {
         let mut scanner = Self::default();
-        let mut log = log.take(LARGEST_LOG);
+        let mut log = log.take(most);
         while let Some(line) = next_line(&mut log)? {
-            scanner.line(&String::from_utf8_lossy(&line));
+            scanner.line(&line);
         }
         scanner.found.cut = log.limit() == 0 && !log.into_inner().fill_buf()?.is_empty();
         Ok(scanner.finish())
@@ -121,32 +140,33 @@ impl Scanner {
     /// Lines that are there already.
     pub fn lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> Scan {
         let mut scanner = Self::default();
-        lines.into_iter().for_each(|line| scanner.line(line));
+        lines.into_iter().for_each(|line| scanner.line(line.as_bytes()));
         scanner.finish()
     }
 
-    fn line(&mut self, line: &str) {
+    fn line(&mut self, line: &[u8]) {
         self.found.lines += 1;
-        let signs = &*SIGNS;
-        for (context, symptom) in &signs.contexts {
-            if !self.contexts.contains(&symptom.id) && context.is_match(line) {
-                self.contexts.push(symptom.id);
-            }
-        }
         let mut told: Vec<&'static str> = Vec::new();
-        for (sign, symptom) in signs.any.matches(line).iter().filter_map(|index| signs.each.get(index)) {
-            // Two signs of one failure on one line are one sighting.
-            if !told.contains(&symptom.id) {
-                told.push(symptom.id);
-                self.sighted(sign, symptom, line);
+        let signs = &*SIGNS;
+        for sign in signs.any.matches(line).iter().filter_map(|index| signs.each.get(index)) {
+            let id = sign.symptom.id;
+            if sign.is_context {
+                if !self.contexts.contains(&id) {
+                    self.contexts.push(id);
+                }
+            } else if !told.contains(&id) {
+                // Two signs of one failure on one line are one sighting.
+                told.push(id);
+                self.sighted(&sign.expression, sign.symptom, line);
             }
         }
     }
 
-    fn sighted(&mut self, sign: &Regex, symptom: &'static Symptom, line: &str) {
+    fn sighted(&mut self, sign: &Regex, symptom: &'static Symptom, line: &[u8]) {
         let captures = sign.captures(line);
-        let named = |name: &str| captures.as_ref()?.name(name).map(|text| text.as_str());
-        let anywhere = || SIGNS.bdf.as_ref()?.find(line).map(|text| text.as_str());
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        let named = |name: &str| text(captures.as_ref()?.name(name)?.as_bytes());
+        let anywhere = || text(SIGNS.bdf.as_ref()?.find(line)?.as_bytes());
         let bdf: Option<Bdf> = named("bdf").or_else(anywhere).and_then(|text| text.parse().ok());
         let group: Option<u32> = named("group").and_then(|text| text.parse().ok());
 
@@ -174,7 +194,7 @@ impl Scanner {
             bdf,
             group,
             first: self.found.lines,
-            line: line.trim_end().to_owned(),
+            line: String::from_utf8_lossy(line).trim_end().to_owned(),
             count: 1,
         });
     }

@@ -85,7 +85,7 @@ impl Host {
 fn wanted(devices: &[&str]) -> Wanted {
     Wanted {
         devices: devices.iter().map(|bdf| bdf.parse().unwrap()).collect(),
-        memory: None,
+        ..Wanted::default()
     }
 }
 
@@ -118,7 +118,7 @@ fn a_host_in_order_passes() {
         &lines,
         "devices",
         Status::Pass,
-        "0000:01:00.0 and 0000:01:00.1 on vfio-pci",
+        "01:00.0 and 01:00.1 on vfio-pci",
         "",
         None,
     );
@@ -247,8 +247,8 @@ fn reserved_memory_counts_for_its_group() {
         &reserve(&[1]).check(asked()),
         "devices",
         Status::Fail,
-        "its group 1",
-        "Pre-boot DMA",
+        "memory for group 1",
+        "pre-boot DMA",
         Some("direct-mapping"),
     );
     expect(
@@ -260,23 +260,35 @@ fn reserved_memory_counts_for_its_group() {
         Some("direct-mapping"),
     );
     expect(
-        &reserve(&[1, 2]).check(Wanted {
-            devices: vec![],
-            memory: None,
-        }),
+        &reserve(&[1, 2]).check(Wanted::default()),
         "devices",
         Status::Fail,
-        "direct",
+        "memory for group",
         "",
         Some("direct-mapping"),
     );
 }
 
 #[test]
+fn a_guest_without_devices_needs_no_iommu() {
+    let groupless = (GPU.0, GPU.1, GPU.2, GPU.3, None);
+    let asked = Wanted {
+        without_devices: true,
+        ..Wanted::default()
+    };
+    let lines = Host::of(&[groupless]).check(asked);
+    assert!(
+        lines.iter().all(|line| line.finding.status != Status::Fail),
+        "{lines:#?}"
+    );
+    expect(&lines, "virtualisation", Status::Pass, "vmx", "", None);
+}
+
+#[test]
 fn memory_that_is_not_there_is_refused() {
     let asked = Wanted {
-        devices: vec![],
         memory: Some(32 << 30),
+        ..Wanted::default()
     };
     let lines = Host::of(&[IGD]).check(asked);
     expect(

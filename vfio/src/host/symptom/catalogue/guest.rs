@@ -73,6 +73,19 @@ pub(super) const SYMPTOMS: &[Symptom] = &[
         source: "Microsoft, Error codes in Device Manager in Windows",
     },
     Symptom {
+        id: "audio-crackle",
+        title: "sound crackles or stops",
+        signs: &[
+            r"snd_hda_intel <BDF>: IRQ timing workaround is activated",
+            r"snd_hda_intel <BDF>: (spurious response|No response from codec, disabling MSI)",
+        ],
+        context: None,
+        cause: "The audio function's interrupts come late or are lost, as those of a shared legacy line are.",
+        remedy: "Let the guest use MSI for it: in Linux snd_hda_intel.enable_msi=1, in Windows MSISupported=1 under the \
+                 device's key in the registry (MSI_util sets it).",
+        source: "ArchWiki, PCI passthrough via OVMF: audio; Linux sound/pci/hda/hda_intel.c",
+    },
+    Symptom {
         id: "kvm-internal-error",
         title: "the virtual machine ran into something that KVM cannot execute",
         signs: &[

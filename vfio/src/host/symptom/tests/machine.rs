@@ -217,6 +217,14 @@ qemu-system-x86_64: unable to map backing store for guest RAM: Cannot allocate m
         group: None,
         advice: "vendor's driver",
     },
+    // A Linux guest with a GPU's HDMI audio; sound/pci/hda/hda_intel.c
+    Case {
+        id: "audio-crackle",
+        log: "snd_hda_intel 0000:01:00.1: IRQ timing workaround is activated for card #1. Suggest a bigger bdl_pos_adj.\n",
+        bdf: Some("0000:01:00.1"),
+        group: None,
+        advice: "snd_hda_intel.enable_msi=1",
+    },
     // QEMU accel/kvm/kvm-all.c, and tenon's own words
     Case {
         id: "kvm-internal-error",
