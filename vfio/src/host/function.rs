@@ -17,6 +17,23 @@ pub struct Resource {
     pub flags: u64,
 }
 
+impl Resource {
+    /// Whether it is ports, not memory.
+    pub fn is_io(&self) -> bool {
+        self.flags & 0x100 != 0
+    }
+
+    /// Whether the BAR can have an address above 4 GiB.
+    pub fn is_64bit(&self) -> bool {
+        self.flags & 0x10_0000 != 0
+    }
+
+    /// Whether reads of it have no side effects.
+    pub fn is_prefetchable(&self) -> bool {
+        self.flags & 0x2000 != 0
+    }
+}
+
 /// A PCI Express link, as trained and as its ends could at best.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
@@ -64,8 +81,8 @@ pub struct HostFunction {
     pub boot_vga: Option<bool>,
     /// BARs 0–5 and the expansion ROM.
     pub resources: Vec<Resource>,
-    /// How Linux would reset it, in order of preference; empty where it knows no way; `None` where the kernel is too
-    /// old to say (before 5.15).
+    /// How Linux would reset it, in order of preference; empty where it knows no way; `None` where it does not
+    /// say: before Linux 5.15, and of a function read by itself also where there is no way.
     pub reset_methods: Option<Vec<String>>,
     /// `D0`, `D3hot`, `D3cold` and so on.
     pub power_state: Option<String>,

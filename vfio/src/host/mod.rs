@@ -5,6 +5,7 @@ pub mod boot_args;
 pub mod capture;
 pub mod check;
 pub mod function;
+pub mod interrupts;
 pub mod kernel_log;
 pub mod limits;
 pub mod survey;
@@ -14,6 +15,7 @@ pub mod tree;
 
 pub use capture::{Capture, CaptureError};
 pub use function::{HostFunction, Link, Resource, Sriov};
+pub use interrupts::Interrupts;
 pub use kernel_log::KernelLog;
 pub use limits::{LimitError, MemoryLock};
 pub use survey::Survey;

@@ -171,6 +171,16 @@ impl Sysfs {
         }
     }
 
+    /// The facts of several functions, each by itself as [`Self::function`].
+    pub(super) fn functions(&self, bdfs: &[Bdf]) -> Vec<(Bdf, Result<HostFunction, SysfsError>)> {
+        let devices = self.tree.folder("/sys/bus/pci/devices");
+        let read = |bdf: &Bdf| match devices.as_ref().ok().and_then(|all| all.folder(&bdf.to_string()).ok()) {
+            Some(folder) => (*bdf, HostFunction::read(*bdf, &folder)),
+            None => (*bdf, self.function(*bdf)),
+        };
+        bdfs.iter().map(read).collect()
+    }
+
     /// The functions of an IOMMU group in order of address.
     ///
     /// # Errors

@@ -5,10 +5,12 @@ mod bind;
 mod boot_args;
 mod capture;
 mod check;
+mod devices;
 mod handover;
 mod host;
 mod loan;
 mod log;
+mod page;
 mod release;
 mod run;
 
@@ -42,6 +44,8 @@ enum Command {
     Check(Box<check::CheckArgs>),
     /// Run a virtual machine until it powers off
     Run(Box<run::RunArgs>),
+    /// Show the host's PCI functions and which of them a guest can have
+    Devices(devices::DevicesArgs),
     /// Take PCI functions from the host's drivers for vfio-pci
     Bind(Box<bind::BindArgs>),
     /// Give functions back to the drivers that had them
@@ -71,6 +75,7 @@ pub fn main() -> ExitStatus {
     let done = match cli.command {
         Command::Check(args) => check::run(*args),
         Command::Run(args) => run::run(*args),
+        Command::Devices(args) => devices::devices(&args),
         Command::Bind(args) => bind::bind(&args),
         Command::Release(args) => release::release(&args),
         Command::SysfsWrite { path } => process::exit(write_stdin_to(&path).into()),

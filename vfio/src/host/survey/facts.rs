@@ -1,7 +1,6 @@
 //! What the survey says of a function and of a group.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::Verdict;
 use super::verdict::Reason;
@@ -161,11 +160,12 @@ impl Group {
                 groups.entry(group).or_default().members.push(function.bdf);
             }
         }
+        let Ok(folder) = tree.folder("/sys/kernel/iommu_groups") else {
+            return groups;
+        };
         for (number, group) in &mut groups {
-            let path = Path::new("/sys/kernel/iommu_groups")
-                .join(number.to_string())
-                .join("reserved_regions");
-            let text = tree.text(path).unwrap_or_default();
+            let own = folder.folder(&number.to_string());
+            let text = own.and_then(|own| own.text("reserved_regions")).unwrap_or_default();
             group.reserved = text.lines().filter_map(region).collect();
         }
         groups

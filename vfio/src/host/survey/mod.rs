@@ -4,6 +4,7 @@ mod anomaly;
 mod facts;
 mod modules;
 mod names;
+mod reset;
 mod unit;
 mod uses;
 mod verdict;
@@ -14,6 +15,9 @@ use std::path::Path;
 
 pub use anomaly::Anomaly;
 pub use facts::{Function, Group, Names, Region, Unreadable, Use};
+pub use reset::Reset;
+use unit::Units;
+use verdict::Obstacles;
 pub use verdict::{Reason, Verdict};
 pub use words::{short, short_list};
 
@@ -30,6 +34,7 @@ pub struct Survey {
     pub unreadable: Vec<Unreadable>,
     /// Mistakes in what is set aside for guests.
     pub anomalies: Vec<Anomaly>,
+    units: Units,
 }
 
 impl Survey {
@@ -43,21 +48,13 @@ impl Survey {
             path: devices.to_owned(),
             source,
         })?;
-        let sysfs = Sysfs::of(tree.clone());
-        let mut facts = Vec::new();
-        let mut unreadable = Vec::new();
-        for bdf in sysfs.bdfs() {
-            match sysfs.function(bdf) {
-                Ok(function) => facts.push(function),
-                Err(error) => unreadable.push(Unreadable {
-                    bdf,
-                    reason: error.to_string(),
-                }),
-            }
-        }
-        let names = names::of(tree, facts.iter());
-        let modules = modules::of(tree, facts.iter());
-        let uses = uses::of(tree, &facts);
+        let (facts, unreadable) = read_all(tree);
+        let (names, modules, uses) = std::thread::scope(|scope| {
+            let names = scope.spawn(|| names::of(tree, facts.iter()));
+            let modules = scope.spawn(|| modules::of(tree, facts.iter()));
+            let uses = uses::of(tree, &facts);
+            (joined(names), joined(modules), uses)
+        });
         let mut survey = Self {
             groups: Group::all(tree, &facts),
             functions: facts
@@ -74,6 +71,7 @@ impl Survey {
                 .collect(),
             unreadable,
             anomalies: Vec::new(),
+            units: Units::default(),
         };
         survey.judge();
         Ok(survey)
@@ -102,16 +100,72 @@ impl Survey {
     }
 
     fn judge(&mut self) {
-        let verdicts: Vec<Verdict> = self
-            .functions
-            .iter()
-            .map(|function| Verdict::on(self, function))
-            .collect();
+        self.units = Units::of(&self.facts().collect::<Vec<_>>());
+        let obstacles = Obstacles::find(self);
+        let verdicts = self.functions.iter().map(|function| obstacles.verdict(self, function));
+        let verdicts: Vec<Verdict> = verdicts.collect();
         for (function, verdict) in self.functions.iter_mut().zip(verdicts) {
             function.verdict = verdict;
         }
         self.anomalies = self.find_anomalies();
     }
+}
+
+/// More functions than any host has; what a capture has beyond is not looked at.
+const MOST_FUNCTIONS: usize = 4096;
+
+/// Functions that one thread reads in about a millisecond.
+const SHARE: usize = 32;
+
+/// The most threads that read; what they wait for is mostly the kernel.
+const READERS: usize = 8;
+
+/// The facts of all functions in order of address, and what could not be read.
+fn read_all(tree: &HostTree) -> (Vec<HostFunction>, Vec<Unreadable>) {
+    let sysfs = Sysfs::of(tree.clone());
+    let mut bdfs = sysfs.bdfs();
+    let beyond = bdfs.split_off(bdfs.len().min(MOST_FUNCTIONS));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let readers = bdfs.len().div_ceil(SHARE).clamp(1, cores.min(READERS));
+    let read = |share: &[Bdf]| -> Vec<(Bdf, Result<HostFunction, SysfsError>)> { sysfs.functions(share) };
+    let answers = std::thread::scope(|scope| {
+        let shares = bdfs.chunks(bdfs.len().div_ceil(readers).max(1));
+        let threads: Vec<_> = shares.map(|share| scope.spawn(move || read(share))).collect();
+        threads.into_iter().flat_map(joined).collect::<Vec<_>>()
+    });
+    let mut facts = Vec::with_capacity(answers.len());
+    let mut unreadable: Vec<Unreadable> = beyond
+        .first()
+        .map(|bdf| Unreadable {
+            bdf: *bdf,
+            reason: format!("it and all after it are more than {MOST_FUNCTIONS} functions"),
+        })
+        .into_iter()
+        .collect();
+    for (bdf, answer) in answers {
+        match answer {
+            Ok(function) => facts.push(function),
+            Err(error) => unreadable.push(Unreadable {
+                bdf,
+                reason: error.to_string(),
+            }),
+        }
+    }
+    // Where the kernel tells of the ways to reset a function, one of which it does not has none.
+    if facts
+        .iter()
+        .any(|function: &HostFunction| function.reset_methods.is_some())
+    {
+        for function in &mut facts {
+            function.reset_methods.get_or_insert_default();
+        }
+    }
+    (facts, unreadable)
+}
+
+/// What a thread has found; its panic is ours.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]
@@ -138,6 +192,7 @@ pub(crate) mod tests {
             functions: facts.into_iter().map(Function::new).collect(),
             unreadable: Vec::new(),
             anomalies: Vec::new(),
+            units: Units::default(),
         };
         survey.judge();
         survey

@@ -11,7 +11,10 @@ pub(super) fn of<'f>(tree: &HostTree, functions: impl Iterator<Item = &'f HostFu
     };
     let mut table = Table::new(functions.clone());
     if let Ok(file) = tree.bytes(format!("{folder}/modules.alias")) {
-        for line in file.split(|byte| *byte == b'\n') {
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', &file).chain([file.len()]) {
+            let line = file.get(start..end).unwrap_or_default();
+            start = end + 1;
             if let Some((alias, module)) = line.strip_prefix(b"alias ").and_then(halves) {
                 table.add(alias, module);
             }
@@ -98,6 +101,12 @@ fn field<'t>(text: &'t [u8], key: &[u8], digits: usize) -> Option<(Option<u32>, 
     Some((Some(value), rest))
 }
 
+/// More aliases of one vendor and device, or of a class, than any kernel has.
+const MOST_ALIASES: usize = 4096;
+
+/// More modules than any function has.
+const MOST_MODULES: usize = 16;
+
 /// Vendor and device of an alias.
 type Key = (Option<u32>, Option<u32>);
 
@@ -120,7 +129,9 @@ impl Table {
 
     fn add(&mut self, alias: &[u8], module: &[u8]) {
         let Some(alias) = Alias::parse(alias) else { return };
-        if let Some(list) = self.entries.get_mut(&(alias.vendor, alias.device)) {
+        if let Some(list) = self.entries.get_mut(&(alias.vendor, alias.device))
+            && list.len() < MOST_ALIASES
+        {
             list.push((alias, String::from_utf8_lossy(module).into_owned()));
         }
     }
@@ -128,7 +139,7 @@ impl Table {
     fn candidates(&self, function: &HostFunction) -> Vec<String> {
         let mut modules: Vec<String> = Vec::new();
         for (alias, module) in keys(function).iter().filter_map(|key| self.entries.get(key)).flatten() {
-            if alias.fits(function) && !modules.contains(module) {
+            if alias.fits(function) && !modules.contains(module) && modules.len() < MOST_MODULES {
                 modules.push(module.clone());
             }
         }

@@ -70,8 +70,11 @@ impl Database {
     fn read(file: &[u8], wanted: &Wanted) -> Self {
         let mut database = Self::default();
         let mut below = Below::Nothing;
-        for line in file.split(|byte| *byte == b'\n') {
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', file).chain([file.len()]) {
+            let line = file.get(start..end).unwrap_or_default();
             below = database.line(line, below, wanted);
+            start = end + 1;
         }
         database
     }
@@ -127,7 +130,7 @@ impl Database {
 
     fn names(&self, function: &HostFunction) -> Names {
         let HostFunction { vendor, device, .. } = *function;
-        let subsystem = function.subsystem.filter(|ids| *ids != (vendor, device));
+        let subsystem = function.subsystem;
         Names {
             vendor: self.vendor(vendor),
             device: self

@@ -1,9 +1,125 @@
 //! What must go to a guest together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Survey;
 use crate::host::{Bdf, HostFunction};
+
+/// The units of a host: each function but the bridges is in one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Units {
+    /// Members in order of address.
+    members: Vec<Vec<Bdf>>,
+    of: BTreeMap<Bdf, usize>,
+}
+
+impl Units {
+    /// The units of these functions, which are in order of address.
+    pub(super) fn of(functions: &[&HostFunction]) -> Self {
+        let mut join = Join::new(functions.len());
+        let mut groups: BTreeMap<u32, usize> = BTreeMap::new();
+        for (place, function) in functions
+            .iter()
+            .enumerate()
+            .filter(|(_, function)| !function.is_bridge())
+        {
+            if let Some(group) = function.group {
+                let first = *groups.entry(group).or_insert(place);
+                join.join(first, place);
+            }
+        }
+        for card in cards(functions) {
+            for (one, next) in card.iter().zip(card.iter().skip(1)) {
+                join.join(*one, *next);
+            }
+        }
+        let mut units = Self::default();
+        let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
+        for (place, function) in functions
+            .iter()
+            .enumerate()
+            .filter(|(_, function)| !function.is_bridge())
+        {
+            let number = *numbers.entry(join.root(place)).or_insert(units.members.len());
+            match units.members.get_mut(number) {
+                Some(members) => members.push(function.bdf),
+                None => units.members.push(vec![function.bdf]),
+            }
+            units.of.insert(function.bdf, number);
+        }
+        units
+    }
+
+    /// All units.
+    pub(super) fn all(&self) -> &[Vec<Bdf>] {
+        &self.members
+    }
+
+    /// The unit of a function; nothing for bridges.
+    pub(super) fn with(&self, bdf: Bdf) -> &[Bdf] {
+        let number = self.of.get(&bdf);
+        number
+            .and_then(|number| self.members.get(*number))
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+}
+
+/// The functions of each graphics card, by their places. Only those of the display's own vendor: a processor with
+/// graphics in it has its USB controllers and its security processor in the same slot, and they are no part of it.
+/// Other slots hold functions that have nothing to do with each other unless their group says so.
+fn cards(functions: &[&HostFunction]) -> Vec<Vec<usize>> {
+    let mut slots: BTreeMap<(u32, u8, u8, u16), Vec<usize>> = BTreeMap::new();
+    let mut lit = BTreeSet::new();
+    let physical = functions
+        .iter()
+        .enumerate()
+        .filter(|(_, function)| function.physical.is_none());
+    for (place, function) in physical.filter(|(_, function)| !function.is_bridge()) {
+        let Bdf {
+            domain, bus, device, ..
+        } = function.bdf;
+        let key = (domain, bus, device, function.vendor);
+        slots.entry(key).or_default().push(place);
+        if function.is_display() {
+            lit.insert(key);
+        }
+    }
+    slots.retain(|key, _| lit.contains(key));
+    slots.into_values().collect()
+}
+
+/// Which of so many belong together: each points at another of its set, the last at itself.
+struct Join {
+    next: Vec<usize>,
+}
+
+impl Join {
+    fn new(count: usize) -> Self {
+        Self {
+            next: (0..count).collect(),
+        }
+    }
+
+    fn root(&mut self, mut place: usize) -> usize {
+        while let Some(next) = self.next.get(place).copied().filter(|next| *next != place) {
+            // Halves the way for the next who asks.
+            let after = self.next.get(next).copied().unwrap_or(next);
+            if let Some(slot) = self.next.get_mut(place) {
+                *slot = after;
+            }
+            place = next;
+        }
+        place
+    }
+
+    fn join(&mut self, one: usize, other: usize) {
+        let (one, other) = (self.root(one), self.root(other));
+        if let Some(slot) = self.next.get_mut(one.max(other)) {
+            *slot = one.min(other);
+        }
+    }
+}
 
 impl Survey {
     /// All that goes to a guest with these functions, themselves included, in order of address: the other members of
@@ -11,49 +127,16 @@ impl Survey {
     /// audio, its USB-C controller), which are reset with it; and what those bring along in turn. Without bridges,
     /// which stay with the host, and without addresses at which there is nothing.
     pub fn unit(&self, wanted: &[Bdf]) -> Vec<Bdf> {
-        let mut unit = BTreeSet::new();
-        let mut ahead: Vec<Bdf> = wanted.to_vec();
-        while let Some(bdf) = ahead.pop() {
-            let Some(function) = self.get(bdf).map(|function| &function.facts) else {
-                continue;
-            };
-            if function.is_bridge() || !unit.insert(bdf) {
-                continue;
-            }
-            ahead.extend(
-                function
-                    .group
-                    .and_then(|group| self.groups.get(&group))
-                    .into_iter()
-                    .flat_map(|group| &group.members),
-            );
-            ahead.extend(self.card(function));
-        }
-        unit.into_iter().collect()
-    }
-
-    /// The functions of the graphics card that this one is part of. Only those of the display's own vendor: a
-    /// processor with graphics in it has its USB controllers and its security processor in the same slot, and they are
-    /// no part of it. Other slots hold functions that have nothing to do with each other unless their group says so.
-    fn card(&self, function: &HostFunction) -> Vec<Bdf> {
-        let slot = || {
-            self.facts()
-                .filter(|other| other.bdf.same_slot(&function.bdf) && other.physical.is_none())
-        };
-        let is_card =
-            function.physical.is_none() && slot().any(|other| other.is_display() && other.vendor == function.vendor);
-        if !is_card {
-            return Vec::new();
-        }
-        slot()
-            .filter(|other| other.vendor == function.vendor)
-            .map(|other| other.bdf)
-            .collect()
+        let mut unit: Vec<Bdf> = wanted.iter().flat_map(|bdf| self.units.with(*bdf)).copied().collect();
+        unit.sort_unstable();
+        unit.dedup();
+        unit
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::host::survey::tests::made_up;
 
     #[test]
@@ -90,5 +173,20 @@ mod tests {
                 .collect();
             assert_eq!(unit.join(" "), expected, "{wanted}");
         }
+    }
+
+    /// As a forged capture has it: quadratic work would take minutes.
+    #[test]
+    fn a_group_of_thousands_is_one_unit() {
+        let facts: Vec<HostFunction> = (0..4096u32)
+            .map(|number| HostFunction {
+                group: Some(1),
+                class: 0x03_0000,
+                ..HostFunction::from(Bdf::from_devfn(number >> 8, 0, u8::try_from(number & 0xff).unwrap()))
+            })
+            .collect();
+        let units = Units::of(&facts.iter().collect::<Vec<_>>());
+        assert_eq!(units.all().len(), 1);
+        assert_eq!(units.with(facts[4095].bdf).len(), 4096);
     }
 }

@@ -1,5 +1,7 @@
 //! Whether a guest can have a function.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Function, Region, Survey, Use};
 use crate::host::Bdf;
 
@@ -55,40 +57,57 @@ pub enum Reason {
     },
 }
 
-impl Verdict {
-    pub(super) fn on(survey: &Survey, function: &Function) -> Self {
+/// What stands in the way of each unit, found once for all its members.
+pub(super) struct Obstacles(BTreeMap<Bdf, Reason>);
+
+impl Obstacles {
+    pub(super) fn find(survey: &Survey) -> Self {
+        let units = survey.units.all().iter();
+        Self(
+            units
+                .filter_map(|unit| Some((*unit.first()?, obstacle(survey, unit)?)))
+                .collect(),
+        )
+    }
+
+    /// Whether a guest can have a function; its own obstacles come before those of its siblings.
+    pub(super) fn verdict(&self, survey: &Survey, function: &Function) -> Verdict {
         if function.facts.is_bridge() {
-            return Self::No(Reason::Bridge);
+            return Verdict::No(Reason::Bridge);
         }
         if function.facts.group.is_none() {
-            return Self::No(Reason::NoGroup);
+            return Verdict::No(Reason::NoGroup);
         }
-        let unit = survey.unit(&[function.bdf()]);
-        match obstacle(survey, function.bdf(), &unit) {
-            Some(reason) => Self::No(reason),
-            None if unit.len() == 1 => Self::Yes,
-            None => Self::WithSiblings(unit.into_iter().filter(|bdf| *bdf != function.bdf()).collect()),
+        if let Some(reason) = own_obstacle(function) {
+            return Verdict::No(reason);
+        }
+        let unit = survey.units.with(function.bdf());
+        match unit.first().and_then(|first| self.0.get(first)) {
+            Some(reason) => Verdict::No(reason.clone()),
+            None if unit.len() == 1 => Verdict::Yes,
+            None => {
+                let siblings = unit.iter().copied().filter(|bdf| *bdf != function.bdf());
+                Verdict::WithSiblings(siblings.collect())
+            }
         }
     }
 }
 
-/// What stands in the way, the function's own obstacles before those of its siblings.
-fn obstacle(survey: &Survey, own: Bdf, unit: &[Bdf]) -> Option<Reason> {
-    let members = std::iter::once(own)
-        .chain(unit.iter().copied().filter(|bdf| *bdf != own))
-        .filter_map(|bdf| survey.get(bdf));
-    let mut groups: Vec<u32> = Vec::new();
-    for member in members {
-        if let Some(what) = member.uses.iter().find(|what| what.forbids()) {
-            let (by, what) = (member.bdf(), what.clone());
-            return Some(Reason::InUse { by, what });
-        }
-        match member.facts.group {
-            None => return Some(Reason::NoGroup),
-            Some(group) if !groups.contains(&group) => groups.push(group),
-            Some(_) => (),
-        }
+fn own_obstacle(function: &Function) -> Option<Reason> {
+    let what = function.uses.iter().find(|what| what.forbids())?.clone();
+    let by = function.bdf();
+    Some(Reason::InUse { by, what })
+}
+
+fn obstacle(survey: &Survey, unit: &[Bdf]) -> Option<Reason> {
+    let members = || unit.iter().filter_map(|bdf| survey.get(*bdf));
+    if let Some(reason) = members().find_map(own_obstacle) {
+        return Some(reason);
     }
+    if members().any(|member| member.facts.group.is_none()) {
+        return Some(Reason::NoGroup);
+    }
+    let groups: BTreeSet<u32> = members().filter_map(|member| member.facts.group).collect();
     groups.into_iter().find_map(|group| spoilt(survey, group))
 }
 

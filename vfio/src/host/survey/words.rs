@@ -192,10 +192,9 @@ impl Anomaly {
                 short_list(missing)
             ),
             Self::TakenInstead { missing, .. } => format!(
-                "The host could use it itself, while {} is missing beside its siblings: an address or ID was mixed up. Take \
-                 its ID out of the kernel arguments and put that of {} in.",
-                short_list(missing),
-                short_list(missing)
+                "The host has its own use for it, while {missing} is missing beside its siblings: an address or an ID was \
+                 mixed up. Take its ID out of the kernel arguments and put that of {missing} in.",
+                missing = short_list(missing)
             ),
             Self::OnStub(on_stub) => format!(
                 "pci-stub keeps other drivers away, but a guest gets a function from vfio-pci alone, and pci-stub can \

@@ -11,6 +11,10 @@ use crate::host::{Bdf, HostTree};
 /// More layers than anyone stacks.
 const DEEPEST: u32 = 16;
 
+/// More file systems than any host mounts, and more steps down than they need: a capture may hold a maze.
+const MOST_PLACES: usize = 4096;
+const MOST_STEPS: usize = 16_384;
+
 pub(super) fn find(found: &mut Found<'_>) {
     let mounts = Mount::all(found.tree);
     let mut disks = Disks {
@@ -26,7 +30,7 @@ pub(super) fn find(found: &mut Found<'_>) {
             *shortest = mount;
         }
     }
-    for mount in places.into_values() {
+    for mount in places.into_values().take(MOST_PLACES) {
         for disk in disks.under_mount(mount, DEEPEST) {
             let at = mount.at.clone();
             uses.insert((disk.clone(), Use::Mount { at, disk }));
@@ -95,6 +99,10 @@ struct Disks<'t> {
     mapped: Option<BTreeMap<String, String>>,
     /// btrfs file systems, each the block devices it is on.
     btrfs: Option<Vec<Vec<String>>>,
+    /// ZFS pools, each the disks it is on.
+    pools: BTreeMap<String, BTreeSet<String>>,
+    /// Steps that may still be taken.
+    steps: usize,
 }
 
 impl<'t> Disks<'t> {
@@ -104,6 +112,8 @@ impl<'t> Disks<'t> {
             mounts: &[],
             mapped: None,
             btrfs: None,
+            pools: BTreeMap::new(),
+            steps: MOST_STEPS,
         }
     }
 
@@ -141,9 +151,10 @@ impl<'t> Disks<'t> {
     /// The disks below a block device, itself if there is nothing below.
     fn under(&mut self, name: &str, depth: u32) -> BTreeSet<String> {
         let path = format!("/sys/class/block/{name}");
-        let Some(depth) = depth.checked_sub(1) else {
+        let (Some(depth), Some(steps)) = (depth.checked_sub(1), self.steps.checked_sub(1)) else {
             return BTreeSet::new();
         };
+        self.steps = steps;
         if let Ok(backing) = self.tree.text(format!("{path}/loop/backing_file")) {
             return self.under_file(&backing, depth);
         }
@@ -218,10 +229,17 @@ impl<'t> Disks<'t> {
 
     /// The disks of a ZFS pool. ZFS does not say in files; udev's notes on the disks do.
     fn under_pool(&mut self, pool: &str, depth: u32) -> BTreeSet<String> {
+        if let Some(disks) = self.pools.get(pool) {
+            return disks.clone();
+        }
         let label = format!("E:ID_FS_LABEL={pool}");
         let names = self.tree.list("/sys/class/block").unwrap_or_default();
         let mut disks = BTreeSet::new();
         for name in names {
+            self.steps = self.steps.saturating_sub(1);
+            if self.steps == 0 {
+                break;
+            }
             let Ok(device) = self.tree.text(format!("/sys/class/block/{name}/dev")) else {
                 continue;
             };
@@ -231,6 +249,7 @@ impl<'t> Disks<'t> {
                 disks.extend(self.under(&name, depth));
             }
         }
+        self.pools.insert(pool.to_owned(), disks.clone());
         disks
     }
 }

@@ -9,8 +9,11 @@ use crate::host::HostTree;
 const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
 
+/// More default routes than any host has.
+const MOST_ROUTES: usize = 64;
+
 pub(super) fn find(found: &mut Found<'_>) {
-    for through in default_interfaces(found.tree) {
+    for through in default_interfaces(found.tree).into_iter().take(MOST_ROUTES) {
         for interface in below(found.tree, &through) {
             let owners = found.owners(format!("/sys/class/net/{interface}/device"));
             let what = Use::DefaultRoute {

@@ -308,3 +308,20 @@ fn a_function_of_another_machine_is_named_with_its_holder() {
     let idle = host.file("/sys/module/vfio_pci/refcnt", "0\n");
     assert_eq!(idle.uses("01:00.0"), []);
 }
+
+/// Sixteen storeys of device mapper, each on all eight of the next: 8 to the 16th ways down.
+#[test]
+fn a_maze_of_disks_has_an_end() {
+    let mut host = sata().file("/proc/self/mountinfo", "22 1 253:0 / / rw - ext4 /dev/mapper/maze rw");
+    let path = |storey: u32, room: u32| format!("/sys/devices/virtual/block/dm-{}", storey * 8 + room);
+    for storey in 0..16 {
+        for room in 0..8 {
+            host = host.block(&path(storey, room), &format!("253:{}", storey * 8 + room));
+            for below in 0..8 {
+                let slave = format!("{}/slaves/dm-{}", path(storey, room), (storey + 1) * 8 + below);
+                host = host.link(&slave, &path(storey + 1, below));
+            }
+        }
+    }
+    host.uses(SATA);
+}
