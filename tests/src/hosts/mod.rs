@@ -3,6 +3,7 @@
 //! every command reads with `--host`. The same description gives the same bytes.
 
 mod function;
+pub mod hostile;
 mod network;
 mod rest;
 pub mod source;

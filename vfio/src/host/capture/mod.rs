@@ -18,7 +18,7 @@ mod writer;
 
 pub use about::{About, FORMAT};
 pub use mask::Masks;
-pub use memory::{Memory, Refusal};
+pub use memory::{Memory, Refusal, Visit};
 pub use reader::{Capture, CaptureError, LARGEST_ARCHIVE};
 pub use take::{Taken, take};
 pub use writer::{WriteError, write};

@@ -208,7 +208,7 @@ fn nothing_personal_is_in_it() {
     capture
         .files()
         .each(|path, visit| {
-            use crate::host::capture::memory::Visit;
+            use crate::host::capture::Visit;
             files += 1;
             let content = match visit {
                 Visit::File(content) => String::from_utf8_lossy(content).into_owned(),
