@@ -57,7 +57,7 @@ pub enum OpenError {
     },
     /// A function of the group is on a host driver.
     #[error(
-        "IOMMU group {group} is not viable: its functions {} are driven by the host; bind to vfio-pci: {}",
+        "IOMMU group {group} is not viable: its functions {} are driven by the host; free it: {}",
         list(spoilers),
         bind_hint(spoilers)
     )]

@@ -384,14 +384,8 @@ impl Bench {
 
 fn host(bdf: Bdf) -> HostFunction {
     HostFunction {
-        bdf,
-        vendor: 0,
-        device: 0,
-        class: 0,
         driver: Some("vfio-pci".to_owned()),
         group: Some(1),
-        boot_vga: None,
-        resources: Vec::new(),
-        reset_methods: Vec::new(),
+        ..HostFunction::from(bdf)
     }
 }

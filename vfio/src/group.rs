@@ -45,26 +45,7 @@ impl Group {
         container: &Arc<VfioContainer>,
         kvm: Option<&Arc<DeviceFd>>,
     ) -> Result<Self, OpenError> {
-        let path = format!("/dev/vfio/{number}");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|source| {
-                match source.raw_os_error() {
-                    Some(libc::EBUSY) => OpenError::GroupBusy {
-                        group: number,
-                        members: members(sysfs, number),
-                    },
-                    Some(libc::ENOENT) => OpenError::NoGroupFile {
-                        path,
-                        members: members(sysfs, number),
-                    },
-                    // Linux 5.19 to 6.0 refuse to open a group that is not viable.
-                    Some(libc::EPERM) if !spoilers(sysfs, number).is_empty() => not_viable(sysfs, number),
-                    _ => OpenError::Device { path, source },
-                }
-            })?;
+        let file = open(number, sysfs)?;
         let failed = |what: &'static str| {
             move |source| OpenError::Group {
                 group: number,
@@ -72,9 +53,6 @@ impl Group {
                 source,
             }
         };
-        if !ioctl::group_viable(&file).map_err(failed("ask for its status"))? {
-            return Err(not_viable(sysfs, number));
-        }
         ioctl::set_container(&file, container.as_raw_fd()).map_err(failed("put it into a container"))?;
         let group = Self {
             number,
@@ -140,6 +118,42 @@ impl Drop for Group {
     }
 }
 
+/// Opens the file of a group that is fit for a guest.
+///
+/// # Errors
+/// See [`OpenError`].
+pub(crate) fn open(number: u32, sysfs: &Sysfs) -> Result<File, OpenError> {
+    let path = format!("/dev/vfio/{number}");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|source| {
+            match source.raw_os_error() {
+                Some(libc::EBUSY) => OpenError::GroupBusy {
+                    group: number,
+                    members: members(sysfs, number),
+                },
+                Some(libc::ENOENT) => OpenError::NoGroupFile {
+                    path,
+                    members: members(sysfs, number),
+                },
+                // Linux 5.19 to 6.0 refuse to open a group that is not viable.
+                Some(libc::EPERM) if !spoilers(sysfs, number).is_empty() => not_viable(sysfs, number),
+                _ => OpenError::Device { path, source },
+            }
+        })?;
+    let viable = ioctl::group_viable(&file).map_err(|source| OpenError::Group {
+        group: number,
+        what: "ask for its status",
+        source,
+    })?;
+    match viable {
+        true => Ok(file),
+        false => Err(not_viable(sysfs, number)),
+    }
+}
+
 fn members(sysfs: &Sysfs, group: u32) -> Vec<HostFunction> {
     sysfs.group_members(group).unwrap_or_default()
 }
@@ -180,7 +194,19 @@ mod tests {
             "{message}"
         );
         assert!(
-            message.contains("vfio-pci") && !message.contains("0000:00:01.0"),
+            message.contains("`tenon bind 0000:01:00.1`") && !message.contains("0000:00:01.0"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_bridge_with_a_driver_is_freed_and_not_bound() {
+        let host = Host::new()
+            .with("0000:00:1f.0", 0x060100, Some("lpc_ich"), Some(3))
+            .with("0000:00:1f.3", 0x040300, Some("vfio-pci"), Some(3));
+        let message = not_viable(&host.sysfs(), 3).to_string();
+        assert!(
+            message.contains("unbind lpc_ich from the bridge 0000:00:1f.0") && !message.contains("tenon bind"),
             "{message}"
         );
     }

@@ -2,7 +2,6 @@
 //! isolation: what is in it goes to the guest together or not at all.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use crate::host::{Bdf, HostFunction, Sysfs, SysfsError};
 
@@ -17,7 +16,7 @@ pub enum SelectionError {
     Twice(Bdf),
     /// A bridge cannot be assigned.
     #[error("{0} is a bridge; a bridge stays with the host: name the functions behind it")]
-    Bridge(HostFunction),
+    Bridge(Box<HostFunction>),
     /// There is no IOMMU group.
     #[error(
         "{0} is in no IOMMU group: no IOMMU is active; turn on VT-d or AMD-Vi in the firmware setup and, with an Intel \
@@ -26,12 +25,12 @@ pub enum SelectionError {
     NoIommu(Bdf),
     /// Another driver has the function.
     #[error(
-        "{function} is not on vfio-pci; bind it to vfio-pci first: {}",
-        bind_hint(std::slice::from_ref(function))
+        "{function} is not on vfio-pci; bind it first: {}; or let the run take it, with --bind",
+        bind_hint(std::slice::from_ref(&**function))
     )]
     NotOnVfio {
         /// The function and its present driver.
-        function: HostFunction,
+        function: Box<HostFunction>,
     },
     /// Some functions of the group were left out.
     #[error(
@@ -70,7 +69,7 @@ impl Selection {
             }
             let function = sysfs.function(*bdf)?;
             if function.is_bridge() {
-                return Err(SelectionError::Bridge(function));
+                return Err(SelectionError::Bridge(Box::new(function)));
             }
             let group = function.group.ok_or(SelectionError::NoIommu(*bdf))?;
             groups.entry(group).or_default().push(function);
@@ -82,7 +81,7 @@ impl Selection {
         // Completeness comes first: one message then says all that is missing, whatever driver holds it.
         match groups.values().flatten().find(|function| !function.on_vfio()) {
             Some(function) => Err(SelectionError::NotOnVfio {
-                function: function.clone(),
+                function: Box::new(function.clone()),
             }),
             None => Ok(Self { groups }),
         }
@@ -132,18 +131,21 @@ fn device_flags(functions: &[HostFunction]) -> String {
         .join(" ")
 }
 
-/// Shell lines that give functions to vfio-pci, by address: an id would also take another card of the same make.
+/// How functions are freed from the drivers that hold them: most go to vfio-pci; a bridge, which that does not take, needs
+/// no driver at all.
 pub(crate) fn bind_hint(functions: &[HostFunction]) -> String {
-    let mut text = String::from("as root, `modprobe vfio-pci`");
-    for HostFunction { bdf, driver, .. } in functions {
-        let path = format!("/sys/bus/pci/devices/{bdf}");
-        let _ = write!(text, ", `echo vfio-pci > {path}/driver_override`");
-        if driver.is_some() {
-            let _ = write!(text, ", `echo {bdf} > {path}/driver/unbind`");
-        }
-        let _ = write!(text, ", `echo {bdf} > /sys/bus/pci/drivers_probe`");
-    }
-    text
+    let (bridges, others): (Vec<&HostFunction>, Vec<&HostFunction>) =
+        functions.iter().partition(|function| function.is_bridge());
+    let addresses: Vec<String> = others.iter().map(|function| function.bdf.to_string()).collect();
+    let bind = (!addresses.is_empty()).then(|| format!("`tenon bind {}`", addresses.join(" ")));
+    let unbind = bridges.iter().map(|bridge| {
+        let driver = bridge.driver.as_deref().unwrap_or("its driver");
+        format!(
+            "unbind {driver} from the bridge {}, which needs no driver and is not for vfio-pci",
+            bridge.bdf
+        )
+    });
+    bind.into_iter().chain(unbind).collect::<Vec<_>>().join(", and ")
 }
 
 #[cfg(test)]
@@ -187,6 +189,7 @@ mod tests {
     fn refusals_name_what_to_do() {
         for (named, expected) in [
             (&["00:1b.0"][..], "driver snd_hda_intel"),
+            (&["00:1b.0"], "bind it first: `tenon bind 0000:00:1b.0`"),
             (&["09:00.0"], "no PCI function 0000:09:00.0"),
             (&["00:01.0"], "is a bridge"),
             (&["03:00.0"], "VT-d or AMD-Vi"),

@@ -15,7 +15,7 @@ pub enum ExitStatus {
     Host = 3,
     /// The guest cannot go on: an internal error of KVM, a device that does not recover.
     Guest = 4,
-    /// Stopped by a second signal before the guest had powered off.
+    /// Stopped by a signal: a run by the second, before the guest had powered off.
     Stopped = 5,
 }
 
@@ -45,11 +45,11 @@ impl<T: Failure + 'static> From<T> for Box<dyn Failure> {
 /// The statuses, as `--help` shows them.
 pub const EXIT_STATUS_HELP: &str = "\
 Exit status:
-  0  the guest powered off
+  0  the guest powered off, or all was done
   2  the command line or the configuration is wrong
   3  the host refused: KVM, VFIO, memory, files
   4  the guest cannot go on: internal error, device that does not recover
-  5  stopped by a second signal before the guest had powered off";
+  5  stopped by a signal (a run by the second, before the guest had powered off)";
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 //! `devices`, what is assigned in `vfio`.
 
 pub mod boot;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod event;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod hosts;
 mod prepare;
 mod progress;
 mod run;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Test),
     /// Figures of tenon beside QEMU's in the same lab host
     Bench(bench::Bench),
+    /// Make the captures in resources/hosts anew from the descriptions there
+    Hosts(hosts::Hosts),
 }
 
 /// What a subcommand ends with.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Shell(shell) => shell.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Hosts(hosts) => hosts.run(),
     };
     outcome.unwrap_or_else(|error| {
         eprint!("cargo lab: {error}");

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::function::HostFunction;
 use super::tree::HostTree;
 
 /// The address of a PCI function: domain, bus, device and function.
@@ -117,69 +118,6 @@ pub enum SysfsError {
     },
 }
 
-/// One line of a function's `resource` file: an address range the host gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Resource {
-    /// First address.
-    pub start: u64,
-    /// Length in bytes; 0 where there is none.
-    pub size: u64,
-    /// Linux resource flags (`include/linux/ioport.h`).
-    pub flags: u64,
-}
-
-/// What the host knows about one PCI function.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostFunction {
-    /// Its address.
-    pub bdf: Bdf,
-    /// Vendor ID.
-    pub vendor: u16,
-    /// Device ID.
-    pub device: u16,
-    /// Class code: base class, sub-class, programming interface (24 bits).
-    pub class: u32,
-    /// The driver bound now.
-    pub driver: Option<String>,
-    /// Its IOMMU group; `None` where no IOMMU is active.
-    pub group: Option<u32>,
-    /// Whether the firmware lit the screen through it; `None` for what is not a VGA controller.
-    pub boot_vga: Option<bool>,
-    /// BARs 0–5 and the expansion ROM.
-    pub resources: Vec<Resource>,
-    /// How Linux would reset it, in order of preference; empty where it knows no way or is too old to say (before 5.15).
-    pub reset_methods: Vec<String>,
-}
-
-impl HostFunction {
-    /// Whether it is a bridge of any kind (base class 0x06, PCI Code and ID Assignment 1.11 §1.7), never assigned.
-    pub fn is_bridge(&self) -> bool {
-        self.class >> 16 == 0x06
-    }
-
-    /// Whether it is a display controller (base class 0x03, §1.4 there).
-    pub fn is_display(&self) -> bool {
-        self.class >> 16 == 0x03
-    }
-
-    /// Whether it is bound to vfio-pci or one of its variants (`mlx5_vfio_pci` and the like).
-    pub fn on_vfio(&self) -> bool {
-        self.driver
-            .as_deref()
-            .is_some_and(|driver| driver == "vfio-pci" || driver.ends_with("vfio_pci"))
-    }
-}
-
-impl fmt::Display for HostFunction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{:04x}:{:04x}, ", self.bdf, self.vendor, self.device)?;
-        match &self.driver {
-            Some(driver) => write!(f, "driver {driver}]"),
-            None => f.write_str("no driver]"),
-        }
-    }
-}
-
 /// The host's `/sys`, or a tree that looks like it.
 #[derive(Debug, Clone)]
 pub struct Sysfs {
@@ -227,27 +165,20 @@ impl Sysfs {
     pub fn function(&self, bdf: Bdf) -> Result<HostFunction, SysfsError> {
         let path = Self::function_path(bdf);
         // One walk through the links for all the files of the function.
-        let Ok(here) = self.tree.real(&path) else {
-            return Err(SysfsError::NoSuchFunction { bdf, path });
+        match self.tree.folder(&path) {
+            Ok(folder) => HostFunction::read(bdf, &folder),
+            Err(_) => Err(SysfsError::NoSuchFunction { bdf, path }),
+        }
+    }
+
+    /// The facts of several functions, each by itself as [`Self::function`].
+    pub(super) fn functions(&self, bdfs: &[Bdf]) -> Vec<(Bdf, Result<HostFunction, SysfsError>)> {
+        let devices = self.tree.folder("/sys/bus/pci/devices");
+        let read = |bdf: &Bdf| match devices.as_ref().ok().and_then(|all| all.folder(&bdf.to_string()).ok()) {
+            Some(folder) => (*bdf, HostFunction::read(*bdf, &folder)),
+            None => (*bdf, self.function(*bdf)),
         };
-        let low_half = |value: u32| u16::try_from(value & 0xffff).unwrap_or(u16::MAX);
-        let optional = |name: &str| self.tree.text(here.join(name)).ok();
-        Ok(HostFunction {
-            bdf,
-            vendor: low_half(self.number(&here.join("vendor"))?),
-            device: low_half(self.number(&here.join("device"))?),
-            class: self.number(&here.join("class"))? & 0xff_ffff,
-            driver: self.tree.link_name(here.join("driver")),
-            group: self
-                .tree
-                .link_name(here.join("iommu_group"))
-                .and_then(|name| name.parse().ok()),
-            boot_vga: optional("boot_vga").map(|text| text == "1"),
-            resources: optional("resource").map(|text| resources(&text)).unwrap_or_default(),
-            reset_methods: optional("reset_method")
-                .map(|text| text.split_whitespace().map(str::to_owned).collect())
-                .unwrap_or_default(),
-        })
+        bdfs.iter().map(read).collect()
     }
 
     /// The functions of an IOMMU group in order of address.
@@ -266,37 +197,6 @@ impl Sysfs {
         members.sort_unstable();
         members.into_iter().map(|bdf| self.function(bdf)).collect()
     }
-
-    fn number(&self, path: &Path) -> Result<u32, SysfsError> {
-        let on_host = || Path::new("/").join(path);
-        let text = self.tree.text(path).map_err(|source| SysfsError::Read {
-            path: on_host(),
-            source,
-        })?;
-        u32::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|_| SysfsError::Number { path: on_host(), text })
-    }
-}
-
-/// `resource` holds a line `start end flags` for each BAR, the ROM and, on bridges, the windows.
-fn resources(text: &str) -> Vec<Resource> {
-    let value = |field: Option<&str>| -> Option<u64> { u64::from_str_radix(field?.trim_start_matches("0x"), 16).ok() };
-    text.lines()
-        .take(7)
-        .map(|line| {
-            let mut fields = line.split_whitespace();
-            let (Some(start), Some(end), Some(flags)) =
-                (value(fields.next()), value(fields.next()), value(fields.next()))
-            else {
-                return Resource::default();
-            };
-            let size = if flags == 0 {
-                0
-            } else {
-                end.saturating_sub(start).saturating_add(1)
-            };
-            Resource { start, size, flags }
-        })
-        .collect()
 }
 
 #[cfg(test)]

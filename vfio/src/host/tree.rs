@@ -4,7 +4,9 @@
 //! A tree is read only. Paths are the host's own (`/sys/bus/pci/devices`), with or without the leading slash. In a
 //! directory or a capture links are followed inside the tree alone, so that a hostile one cannot lead out of it.
 
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +43,28 @@ pub trait Files: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// It is no file, too large, or unreadable.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// As [`Self::read`], but `None` of a link, which is cheaper than to ask first.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_unless_link(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        match self.node(path)? {
+            Node::Link(_) => Ok(None),
+            Node::File | Node::Directory => self.read(path).map(Some),
+        }
+    }
+
+    /// Where a link points.
+    ///
+    /// # Errors
+    /// It is no link.
+    fn target(&self, path: &Path) -> io::Result<PathBuf> {
+        match self.node(path)? {
+            Node::Link(target) => Ok(target),
+            Node::File | Node::Directory => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
 
     /// The names in a directory, at most [`LONGEST_LIST`], in any order.
     ///
@@ -100,7 +124,7 @@ impl HostTree {
     /// # Errors
     /// There is no such file, or it is too large or unreadable.
     pub fn bytes(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-        self.files.read(&self.real(path.as_ref())?)
+        self.files.read(&self.place(path.as_ref())?)
     }
 
     /// The content of a file as text without white space at its ends; what is not UTF-8 is replaced.
@@ -119,11 +143,8 @@ impl HostTree {
     pub fn link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         let path = path.as_ref();
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let parent = self.real(path.parent().unwrap_or(Path::new("")))?;
-        match self.files.node(&parent.join(name))? {
-            Node::Link(target) => Ok(target),
-            Node::File | Node::Directory => Err(io::ErrorKind::InvalidInput.into()),
-        }
+        let parent = self.place(path.parent().unwrap_or(Path::new("")))?;
+        self.files.target(&parent.join(name))
     }
 
     /// The last name of where a link points: `sys/…/driver` gives the driver.
@@ -136,21 +157,39 @@ impl HostTree {
     /// # Errors
     /// There is no such directory.
     pub fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<String>> {
-        let mut names = self.files.list(&self.real(path.as_ref())?)?;
+        let mut names = self.files.list(&self.place(path.as_ref())?)?;
         names.sort_unstable();
         Ok(names)
     }
 
     /// Whether something stands at the path, links followed.
     pub fn exists(&self, path: impl AsRef<Path>) -> bool {
-        self.real(path.as_ref()).is_ok()
+        match self.live {
+            true => self.at_root(path.as_ref()).exists(),
+            false => self.real(path.as_ref()).is_ok(),
+        }
     }
 
     /// Whether a directory stands at the path, links followed.
     pub fn is_dir(&self, path: impl AsRef<Path>) -> bool {
-        self.real(path.as_ref())
-            .and_then(|path| self.files.node(&path))
-            .is_ok_and(|node| node == Node::Directory)
+        match self.live {
+            true => self.at_root(path.as_ref()).is_dir(),
+            false => self
+                .real(path.as_ref())
+                .and_then(|path| self.files.node(&path))
+                .is_ok_and(|node| node == Node::Directory),
+        }
+    }
+
+    /// A directory, its links followed once for all that is read in it.
+    ///
+    /// # Errors
+    /// Nothing stands there.
+    pub fn folder(&self, path: impl AsRef<Path>) -> io::Result<Folder<'_>> {
+        Ok(Folder {
+            tree: self,
+            path: self.real(path.as_ref())?,
+        })
     }
 
     /// The path without links, relative to the tree: `sys/class/net/eth0` gives `sys/devices/pci0000:00/…/net/eth0`.
@@ -158,8 +197,15 @@ impl HostTree {
     /// # Errors
     /// Nothing stands there, or the links go in a circle.
     pub fn real(&self, path: &Path) -> io::Result<PathBuf> {
-        let mut real = PathBuf::new();
-        let mut ahead: Vec<PathBuf> = parts(path);
+        if self.live {
+            let real = self.at_root(path).canonicalize()?;
+            return Ok(real.strip_prefix("/").map(Path::to_owned).unwrap_or(real));
+        }
+        self.followed(PathBuf::new(), parts(path))
+    }
+
+    /// The path without links that leads from a real one over the parts ahead, last first.
+    fn followed(&self, mut real: PathBuf, mut ahead: Vec<PathBuf>) -> io::Result<PathBuf> {
         let mut links = 0;
         while let Some(part) = ahead.pop() {
             if part == Path::new("/") {
@@ -184,6 +230,62 @@ impl HostTree {
             }
         }
         Ok(real)
+    }
+
+    /// Where to reach a path in [`Files`]: the kernel follows the links of the running host itself, at a tenth of the
+    /// cost; those of any other tree must not lead out of it.
+    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+        match self.live {
+            true => Ok(path.strip_prefix("/").unwrap_or(path).to_owned()),
+            false => self.real(path),
+        }
+    }
+
+    fn at_root(&self, path: &Path) -> PathBuf {
+        Path::new("/").join(path)
+    }
+}
+
+/// A directory of a [`HostTree`] whose own links have been followed: what is read in it need not go through them again.
+#[derive(Debug, Clone)]
+pub struct Folder<'t> {
+    tree: &'t HostTree,
+    path: PathBuf,
+}
+
+impl Folder<'_> {
+    /// Where it stands, without links and relative to the tree.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A directory in it.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn folder(&self, name: &str) -> io::Result<Self> {
+        Ok(Self {
+            tree: self.tree,
+            path: self.tree.followed(self.path.clone(), parts(Path::new(name)))?,
+        })
+    }
+
+    /// The content of a file in it, as [`HostTree::text`]; `name` is a name, not a path.
+    ///
+    /// # Errors
+    /// As [`HostTree::bytes`].
+    pub fn text(&self, name: &str) -> io::Result<String> {
+        let path = self.path.join(name);
+        match self.tree.files.read_unless_link(&path)? {
+            Some(bytes) => Ok(String::from_utf8_lossy(&bytes).trim().to_owned()),
+            None => self.tree.text(path),
+        }
+    }
+
+    /// The last name of where a link in it points, as [`HostTree::link_name`].
+    pub fn link_name(&self, name: &str) -> Option<String> {
+        let target = self.tree.files.target(&self.path.join(name)).ok()?;
+        Some(target.file_name()?.to_str()?.to_owned())
     }
 }
 
@@ -216,22 +318,18 @@ impl Files for Directory {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        use std::io::Read;
-        use std::os::unix::fs::OpenOptionsExt;
-        // A pipe or a terminal in the tree must not make the reader wait.
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(self.root.join(path))?;
-        if !file.metadata()?.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
+        open(&self.root.join(path), 0).and_then(read_whole)
+    }
+
+    fn read_unless_link(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        match open(&self.root.join(path), libc::O_NOFOLLOW) {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(None),
+            other => other.and_then(read_whole).map(Some),
         }
-        let mut bytes = Vec::new();
-        file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
-        match u64::try_from(bytes.len()) {
-            Ok(length) if length <= LARGEST_FILE => Ok(bytes),
-            _ => Err(io::ErrorKind::FileTooLarge.into()),
-        }
+    }
+
+    fn target(&self, path: &Path) -> io::Result<PathBuf> {
+        self.root.join(path).read_link()
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -241,6 +339,34 @@ impl Files for Directory {
             .take(LONGEST_LIST)
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect())
+    }
+}
+
+/// A pipe or a terminal in the tree must not make the reader wait.
+fn open(path: &Path, flags: i32) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | flags)
+        .open(path)
+}
+
+fn read_whole(mut file: File) -> io::Result<Vec<u8>> {
+    let facts = file.metadata()?;
+    if !facts.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // A regular file that gives less than was asked for has no more: true of nearly all files of a host.
+    let mut first = [0; 4096];
+    let got = file.read(&mut first)?;
+    let mut bytes = first.get(..got).unwrap_or_default().to_vec();
+    if got < first.len() {
+        return Ok(bytes);
+    }
+    bytes.reserve(usize::try_from(facts.len().min(LARGEST_FILE)).unwrap_or(0));
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()) {
+        Ok(length) if length <= LARGEST_FILE => Ok(bytes),
+        _ => Err(io::ErrorKind::FileTooLarge.into()),
     }
 }
 
@@ -313,5 +439,46 @@ mod tests {
         assert!(tree.exists("/") && tree.is_dir("/"));
         assert!(!tree.is_dir("/sys/bus/pci/devices/0000:00:02.0/class"));
         assert!(!tree.is_live() && HostTree::live().is_live());
+    }
+
+    #[test]
+    fn a_folder_follows_links_inside_the_tree_alone() {
+        let (dir, tree) = tree();
+        let root = dir.as_path();
+        std::fs::write(root.join("secret"), "ours").unwrap();
+        let own = root.join("sys/devices/pci0000:00/0000:00:02.0");
+        symlink("/secret", own.join("leak")).unwrap();
+        symlink("../../../../../../../secret", own.join("climb")).unwrap();
+        symlink("../../../bus/pci/drivers/i915", own.join("driver")).unwrap();
+        let devices = tree.folder("/sys/bus/pci/devices").unwrap();
+        let folder = devices.folder("0000:00:02.0").unwrap();
+        assert_eq!(folder.path(), Path::new("sys/devices/pci0000:00/0000:00:02.0"));
+        assert_eq!(folder.text("class").unwrap(), "0x030000");
+        assert_eq!(
+            (folder.text("leak").unwrap(), folder.text("climb").unwrap()),
+            ("ours".to_owned(), "ours".to_owned())
+        );
+        assert_eq!(folder.link_name("driver").as_deref(), Some("i915"));
+        assert!(folder.link_name("class").is_none() && folder.text("none").is_err() && devices.folder("x").is_err());
+    }
+
+    #[test]
+    fn the_running_host_is_read_through_its_own_links() {
+        let live = HostTree::live();
+        assert!(live.exists("/proc/self/exe") && live.is_dir("proc/self") && !live.exists("/proc/self/nothing"));
+        let own = std::process::id().to_string();
+        assert_eq!(
+            live.real(Path::new("/proc/self")).unwrap(),
+            Path::new("proc").join(&own)
+        );
+        assert_eq!(live.link_name("/proc/self"), Some(own));
+        assert!(
+            live.folder("/proc/self")
+                .unwrap()
+                .text("status")
+                .unwrap()
+                .contains("Name:")
+        );
+        assert!(live.list("/proc/self/task").is_ok_and(|tasks| !tasks.is_empty()));
     }
 }

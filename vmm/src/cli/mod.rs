@@ -1,12 +1,26 @@
 //! The command line: what there is to say, and what is done about it. A file for each subcommand.
 
+mod advice;
+mod bind;
+mod boot_args;
+mod capture;
+mod check;
+mod devices;
+mod handover;
+mod host;
+mod loan;
 mod log;
+mod page;
+mod release;
 mod run;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process;
 
 use clap::{Parser, Subcommand};
+use vfio::host::bind::write_stdin_to;
 
 use crate::exit::{EXIT_STATUS_HELP, ExitStatus, Failure};
 
@@ -26,8 +40,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check whether devices of this host can go to a guest, and what to do where not
+    Check(Box<check::CheckArgs>),
     /// Run a virtual machine until it powers off
     Run(Box<run::RunArgs>),
+    /// Show the host's PCI functions and which of them a guest can have
+    Devices(devices::DevicesArgs),
+    /// Take PCI functions from the host's drivers for vfio-pci
+    Bind(Box<bind::BindArgs>),
+    /// Give functions back to the drivers that had them
+    Release(release::ReleaseArgs),
+    /// Write standard input to a file of /sys
+    #[command(name = handover::WRITE_COMMAND, hide = true)]
+    SysfsWrite { path: PathBuf },
+    /// Write down what there is to know of this host, for a bug report
+    Capture(capture::CaptureArgs),
+    /// Show, apply or remove what makes assignment survive a reboot
+    BootArgs(Box<boot_args::BootArgs>),
 }
 
 /// Does what the command line asks for and answers how it went. Errors have been shown by then.
@@ -44,7 +73,14 @@ pub fn main() -> ExitStatus {
         return show(&error);
     }
     let done = match cli.command {
+        Command::Check(args) => check::run(*args),
         Command::Run(args) => run::run(*args),
+        Command::Devices(args) => devices::devices(&args),
+        Command::Bind(args) => bind::bind(&args),
+        Command::Release(args) => release::release(&args),
+        Command::SysfsWrite { path } => process::exit(write_stdin_to(&path).into()),
+        Command::Capture(args) => capture::run(&args),
+        Command::BootArgs(args) => boot_args::boot_args(&args),
     };
     done.unwrap_or_else(|error| show(error.as_ref()))
 }

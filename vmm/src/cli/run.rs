@@ -1,14 +1,22 @@
 //! `tenon run`.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
+use serde::Serialize;
+use vfio::host::bind::BindPlan;
 
-use crate::config::{Config, CpuConfig, Device, Disk, FirmwareChoice, Identity, MemorySize, RtcBase, SerialTarget};
+use super::advice::Advice;
+use super::bind::table;
+use super::handover::{print, print_json};
+use super::loan::{self, Loan};
+use crate::config::{
+    BindMode, Config, CpuConfig, Device, Disk, FirmwareChoice, Identity, MemorySize, RtcBase, RunConfig, SerialTarget,
+};
 use crate::exit::{ExitStatus, Failure};
 use crate::kvm::feature::WithoutFeature;
 use crate::machine::plan::Plan;
+use crate::machine::summary::Summary;
 use crate::machine::{self, Outcome};
 
 const EXAMPLES: &str = "\
@@ -18,6 +26,8 @@ Examples:
               --device 0000:01:00.0 --device 0000:01:00.1 --serial none
   The same from a file, with more memory this time, and only shown:
     tenon run gaming.toml --memory 12G --dry-run
+  The card taken from the host's driver for the run with all that belongs to it, and given back after:
+    tenon run gaming.toml --device 01:00.0 --bind auto
   A kernel without firmware:
     tenon run --kernel /boot/vmlinuz --initrd initrd.img --cmdline console=ttyS0
 
@@ -35,6 +45,9 @@ pub(super) struct RunArgs {
     /// Print what would be built as JSON
     #[arg(long, requires = "dry_run")]
     json: bool,
+    /// With --bind, take the display of the host's own console too: its screen goes dark until the run ends
+    #[arg(long)]
+    yes_this_is_my_display: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -59,9 +72,13 @@ struct Settings {
     /// Raw disk image or block device; may be repeated
     #[arg(long = "disk", value_name = "path=FILE[,readonly][,bootindex=N]")]
     disks: Vec<Disk>,
-    /// Host PCI function for the guest, bound to vfio-pci; may be repeated
+    /// Host PCI function for the guest; may be repeated
     #[arg(long = "device", value_name = "BDF[,romfile=FILE]")]
     devices: Vec<Device>,
+    /// Take devices that are not on vfio-pci from their drivers for the run, and give them back after it; with `auto`
+    /// their whole groups and cards, for the guest too [default: off]
+    #[arg(long, value_name = "auto", num_args = 0..=1, default_missing_value = "named")]
+    bind: Option<BindMode>,
     /// Where the serial port leads [default: stdio]
     #[arg(long, value_name = "stdio|file=PATH|none")]
     serial: Option<SerialTarget>,
@@ -136,6 +153,7 @@ impl Settings {
             hypervisor_bit: self.hypervisor_bit.map(Switch::is_on),
             disks: self.disks,
             devices: self.devices,
+            bind: self.bind,
             kernel: self.kernel,
             initrd: self.initrd,
             cmdline: self.cmdline,
@@ -153,15 +171,41 @@ impl Settings {
 
 /// Runs a virtual machine until it powers off, or shows what would be built.
 pub(super) fn run(args: RunArgs) -> Result<ExitStatus, Box<dyn Failure>> {
-    let (dry_run, json) = (args.dry_run, args.json);
-    let config = configuration(args)?.validate()?;
-    let plan = Plan::check(config)?;
+    let (dry_run, json, consent) = (args.dry_run, args.json, args.yes_this_is_my_display);
+    let file = args.config.clone();
+    let mut config = configuration(args)?.validate()?;
+    let advice = Advice::new(file, &config);
+    let bind = loan::plan(&mut config, consent)?;
     if dry_run {
-        return print(&plan, json).map(|()| ExitStatus::Success);
+        return show(config, bind, json)
+            .map(|()| ExitStatus::Success)
+            .map_err(|error| advice.on(error));
     }
-    match machine::run(plan)? {
-        Outcome::PoweredOff => Ok(ExitStatus::Success),
-        Outcome::Stopped => Ok(ExitStatus::Stopped),
+    let Some(bind) = bind else {
+        let plan = Plan::check(config).map_err(|error| advice.on(error.into()))?;
+        return Ok(status(machine::run(plan, &|| false)?));
+    };
+    // What is wrong apart from the devices is better found before the host loses them.
+    Plan::check(without_devices(&config)).map_err(|error| advice.on(error.into()))?;
+    let loan = Loan::take(&bind.for_guest(), config.memory)?;
+    let outcome = Plan::check(config).and_then(|plan| machine::run(plan, &|| loan.is_interrupted()));
+    // The machine and its container are gone by now, and with them all that held the functions.
+    let given = loan.give_back();
+    let status = status(outcome?);
+    given.map(|()| status).map_err(Into::into)
+}
+
+fn status(outcome: Outcome) -> ExitStatus {
+    match outcome {
+        Outcome::PoweredOff => ExitStatus::Success,
+        Outcome::Stopped => ExitStatus::Stopped,
+    }
+}
+
+fn without_devices(config: &RunConfig) -> RunConfig {
+    RunConfig {
+        devices: Vec::new(),
+        ..config.clone()
     }
 }
 
@@ -173,24 +217,33 @@ fn configuration(args: RunArgs) -> Result<Config, Box<dyn Failure>> {
     }
 }
 
-/// The plan could not be printed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write to standard output")]
-struct OutputError(#[source] io::Error);
-
-impl Failure for OutputError {
-    fn status(&self) -> ExitStatus {
-        ExitStatus::Host
-    }
+/// What `--dry-run --json` prints.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Shown {
+    #[serde(flatten)]
+    machine: Summary,
+    /// What would be taken from the host first; the devices are missing above then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bind: Option<BindPlan>,
 }
 
-fn print(plan: &Plan, json: bool) -> Result<(), Box<dyn Failure>> {
-    let text = if json {
-        serde_json::to_string_pretty(&plan.summary()).map_err(|error| OutputError(error.into()))?
+fn show(config: RunConfig, bind: Option<BindPlan>, json: bool) -> Result<(), Box<dyn Failure>> {
+    // Functions on other drivers cannot be opened, and so not be looked at.
+    let config = if bind.is_some() {
+        without_devices(&config)
     } else {
-        plan.summary().to_string()
+        config
     };
-    Ok(writeln!(io::stdout(), "{}", text.trim_end()).map_err(OutputError)?)
+    let machine = Plan::check(config)?.summary();
+    if json {
+        return Ok(print_json(&Shown { machine, bind })?);
+    }
+    print(&machine.to_string())?;
+    if let Some(bind) = &bind {
+        print(&format!("to be taken for the run\n{}", table(bind)))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -212,7 +265,7 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_setting() {
         let words = "--name a --memory 8G --cpus 4 --firmware auto --vars V.fd --disk path=a.img,bootindex=1 \
-                     --disk path=b.img,readonly --device 0000:01:00.0 --device 01:00.1 --serial file=s.log \
+                     --disk path=b.img,readonly --device 0000:01:00.0 --device 01:00.1 --bind auto --serial file=s.log \
                      --hide-kvm off --hypervisor-bit on --kernel k --initrd i --cmdline -s --rtc localtime \
                      --phys-bits 39 --identity product=P --identity oem-id=ACME --debug-log d.log";
         let words: Vec<&str> = words.split_whitespace().collect();
@@ -237,6 +290,7 @@ mod tests {
             (config.vars, config.debug_log),
             (Some("V.fd".into()), Some("d.log".into()))
         );
+        assert_eq!(config.bind, Some(BindMode::Auto));
         assert_eq!(config.identity.product.as_deref(), Some("P"));
         assert_eq!(config.identity.oem_id.as_deref(), Some("ACME"));
         assert_eq!(config.cmdline.as_deref(), Some("-s"));
@@ -258,6 +312,23 @@ mod tests {
     }
 
     #[test]
+    fn bind_needs_no_value() {
+        for (words, expected) in [
+            (&["--bind"][..], Some(BindMode::Named)),
+            (&["--bind=auto"], Some(BindMode::Auto)),
+            (&["--bind", "off"], Some(BindMode::Off)),
+            (&["--bind", "--device", "01:00.0"], Some(BindMode::Named)),
+            (&[], None),
+        ] {
+            assert_eq!(
+                configuration(parse(words).unwrap()).unwrap().bind,
+                expected,
+                "{words:?}"
+            );
+        }
+    }
+
+    #[test]
     fn bad_flags_say_what_they_take() {
         for (words, expected) in [
             (&["--hide-kvm", "yes"][..], "on"),
@@ -266,6 +337,7 @@ mod tests {
             (&["--json"], "--dry-run"),
             (&["--identity", "colour=red"], "manufacturer"),
             (&["--memory", "8"], "8G or 1536M"),
+            (&["--bind", "vm.toml"], "CONFIG goes before"),
         ] {
             let message = parse(words).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use crate::kvm::feature::WithoutFeature;
 pub use error::ConfigError;
+pub(crate) use validate::MEMORY_DEFAULT;
 pub use validate::{Boot, RunConfig};
-pub use value::{Device, Disk, FirmwareChoice, MemorySize, RtcBase, SerialTarget, Uuid, ValueError};
+pub use value::{BindMode, Device, Disk, FirmwareChoice, MemorySize, RtcBase, SerialTarget, Uuid, ValueError};
 
 /// Settings as the user wrote them, each still optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -41,6 +42,8 @@ pub struct Config {
     /// Host PCI functions given to the guest.
     #[serde(rename = "device")]
     pub devices: Vec<Device>,
+    /// Whether they are taken from the host's drivers for the run.
+    pub bind: Option<BindMode>,
     /// A Linux kernel to start without firmware.
     pub kernel: Option<PathBuf>,
     /// Its initial RAM disk.
@@ -109,6 +112,7 @@ impl Config {
             hypervisor_bit: over.hypervisor_bit.or(self.hypervisor_bit),
             disks: joined(self.disks, over.disks),
             devices: joined(self.devices, over.devices),
+            bind: over.bind.or(self.bind),
             kernel: over.kernel.or(self.kernel),
             initrd: over.initrd.or(self.initrd),
             cmdline: over.cmdline.or(self.cmdline),
@@ -242,6 +246,7 @@ mod tests {
         assert_eq!(config.cpu.phys_bits, Some(39));
         assert_eq!(config.serial, Some(SerialTarget::File("serial.log".into())));
         assert_eq!(config.rtc, Some(RtcBase::Localtime));
+        assert_eq!(config.bind, Some(BindMode::Auto));
         assert_eq!(config.identity.oem_id.as_deref(), Some("ACME"));
     }
 

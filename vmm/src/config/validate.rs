@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Config, ConfigError, Device, Disk, FirmwareChoice, Identity, MemorySize, RtcBase, SerialTarget};
+use super::{BindMode, Config, ConfigError, Device, Disk, FirmwareChoice, Identity, MemorySize, RtcBase, SerialTarget};
 use crate::kvm::feature::WithoutFeature;
 
 /// Memory when nothing is said.
-const MEMORY_DEFAULT: u64 = 2 << 30;
+pub(crate) const MEMORY_DEFAULT: u64 = 2 << 30;
 /// OVMF's PEI phase alone wants most of this; see `firmware`'s memory map.
 const MEMORY_MIN: u64 = 128 << 20;
 /// Guest memory is backed, and mapped for devices, in pages of this size.
@@ -49,6 +49,8 @@ pub struct RunConfig {
     pub disks: Vec<Disk>,
     /// Host functions for the guest, no two the same.
     pub devices: Vec<Device>,
+    /// Whether they are taken from the host's drivers for the run.
+    pub bind: BindMode,
     /// What the machine calls itself.
     pub identity: Identity,
     /// Width of guest physical addresses, if the user limits it.
@@ -129,6 +131,7 @@ impl Config {
             hypervisor_bit: self.hypervisor_bit.unwrap_or(true),
             disks: self.disks,
             devices: self.devices,
+            bind: self.bind.unwrap_or_default(),
             identity: self.identity,
             phys_bits: self.cpu.phys_bits,
             cpu_features: self.cpu.features,

@@ -169,6 +169,36 @@ impl FromStr for RtcBase {
     }
 }
 
+/// Whether devices are taken from the host's drivers for a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BindMode {
+    /// They are on vfio-pci, or the run is refused.
+    #[default]
+    Off,
+    /// Those that are named are taken, and given back afterwards.
+    Named,
+    /// With them their whole groups and cards, which the guest gets too.
+    Auto,
+}
+
+impl FromStr for BindMode {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "named" => Ok(Self::Named),
+            "auto" => Ok(Self::Auto),
+            _ => Err(ValueError::new(
+                "bind",
+                text,
+                "write `named`, `auto` or `off`; on the command line a CONFIG goes before --bind",
+            )),
+        }
+    }
+}
+
 /// A UUID, its 16 bytes in the order they are written (RFC 9562 §4).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Uuid([u8; 16]);

@@ -14,6 +14,7 @@ pub mod places;
 pub mod plan;
 mod power_button;
 pub mod power_on;
+pub mod problems;
 pub mod ram;
 mod runner;
 mod sources;

@@ -18,7 +18,7 @@ use super::error::{Error, system};
 use super::layout::DISKS;
 use super::places::{Candidate, Place, places};
 use crate::boot::DirectKernel;
-use crate::config::{Boot, FirmwareChoice, RunConfig};
+use crate::config::{Boot, Disk, FirmwareChoice, RunConfig};
 use crate::kvm::host::{self, refused};
 use crate::kvm::vcpu::supported_cpuid;
 
@@ -121,7 +121,7 @@ impl Plan {
     }
 }
 
-fn boot_plan(boot: &Boot) -> Result<BootPlan, Error> {
+pub(super) fn boot_plan(boot: &Boot) -> Result<BootPlan, Error> {
     match boot {
         Boot::Firmware { image, vars } => {
             let search = FirmwareSearch::default();
@@ -159,23 +159,32 @@ pub(super) fn vars_options<'a>(vars: &'a Path, image: &'a FirmwareImage, loaded:
     }
 }
 
-fn open_disks(config: &RunConfig) -> Result<Vec<Arc<Block>>, Error> {
-    if config.disks.len() > usize::from(DISKS) {
-        return Err(Error::TooMany {
+/// Whether there are places on the bus for all disks.
+pub(super) fn room_for_disks(config: &RunConfig) -> Result<(), Error> {
+    match config.disks.len() > usize::from(DISKS) {
+        true => Err(Error::TooMany {
             what: "disks",
             count: config.disks.len(),
             room: DISKS,
-        });
+        }),
+        false => Ok(()),
     }
-    let open = |(index, disk): (usize, &crate::config::Disk)| {
-        let options = DiskOptions {
-            path: disk.path.clone(),
-            readonly: disk.readonly,
-            serial: None,
-        };
-        Ok(Arc::new(Block::open(&format!("disk{index}"), &options)?))
+}
+
+/// Opens and locks one disk.
+pub(super) fn open_disk(index: usize, disk: &Disk) -> Result<Arc<Block>, Error> {
+    let options = DiskOptions {
+        path: disk.path.clone(),
+        readonly: disk.readonly,
+        serial: None,
     };
-    config.disks.iter().enumerate().map(open).collect()
+    Ok(Arc::new(Block::open(&format!("disk{index}"), &options)?))
+}
+
+fn open_disks(config: &RunConfig) -> Result<Vec<Arc<Block>>, Error> {
+    room_for_disks(config)?;
+    let disks = config.disks.iter().enumerate();
+    disks.map(|(index, disk)| open_disk(index, disk)).collect()
 }
 
 fn select(config: &RunConfig) -> Result<Option<Selection>, Error> {

@@ -26,17 +26,21 @@ pub enum Outcome {
 const STORM_LIMIT: u32 = 5;
 const STORM_WINDOW: Duration = Duration::from_secs(2);
 
-/// Builds what was planned and runs it to its end. Everything is given back when this returns.
+/// Builds what was planned and runs it to its end. Everything is given back when this returns. `stopped` is asked once
+/// signals are watched: whether one that came before is to end it.
 ///
 /// # Errors
 /// It could not be built, or the guest or a device brought it down.
-pub fn run(plan: Plan) -> Result<Outcome, Error> {
+pub fn run(plan: Plan, stopped: &dyn Fn() -> bool) -> Result<Outcome, Error> {
     let on_terminal = plan.config.serial == SerialTarget::Stdio;
     let machine = build(plan)?;
     let mut events = EventLoop::new().map_err(Error::Events)?;
     sources::control(&mut events, &machine.control)?;
     let button = Rc::new(PowerButton::new(&machine.control, &machine.chipset.board.pm));
     sources::signals(&mut events, &button, machine.vcpus.exits())?;
+    if stopped() {
+        return Ok(Outcome::Stopped);
+    }
     sources::clock(&mut events, &machine.chipset.board)?;
     sources::devices(&mut events, &machine.control, &machine.devices)?;
     // Kept until the end: dropping it gives the terminal back as it was.
