@@ -161,10 +161,9 @@ pub(super) const HOST: &[Rule] = &[
     ("sys/class/net/*/type", All),
     ("sys/class/net/*/ifindex", All),
     ("sys/class/net/*/iflink", All),
-    ("proc/net", Name),
-    ("proc/self/net/route", Keep::Route),
-    ("proc/self/net/ipv6_route", Keep::Route6),
-    ("proc/self/net/vlan/*", Masked),
+    ("proc/net/route", Keep::Route),
+    ("proc/net/ipv6_route", Keep::Route6),
+    ("proc/net/vlan/*", Masked),
     // Machine.
     ("sys/devices/system/cpu/online", All),
     ("sys/devices/system/cpu/present", All),
