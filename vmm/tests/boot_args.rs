@@ -122,6 +122,9 @@ fn commands_are_run_when_that_is_asked_for() {
         grep -q 'the kernel was started without' out
         grep -q 'mkinitcpio -P' out
         test "$(cat ran)" = -P
+        tenon --remove > out
+        grep -q 'mkinitcpio -P' out
+        tenon --apply > /dev/null
         touch fail
         ! tenon --remove --run-commands > out 2> err
         grep -q 'mkinitcpio -P. failed' err

@@ -8,6 +8,7 @@ pub mod gaming;
 mod host;
 mod lifecycle;
 pub mod monitor;
+mod prepare;
 mod reboot;
 mod refusals;
 mod variables;
@@ -29,6 +30,7 @@ pub const ALL: &[&dyn Scenario] = &[
     &boot_order::FIRST,
     &boot_order::SECOND,
     &refusals::Refusals,
+    &prepare::Prepare,
     &lifecycle::GivenBack,
     &reboot::Reboot,
     &reboot::TripleFault,

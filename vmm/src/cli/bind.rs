@@ -97,7 +97,8 @@ pub(super) fn bind(args: &BindArgs) -> Result<ExitStatus, Box<dyn Failure>> {
         print("Nothing to do: they are on vfio-pci already.")?;
     } else if !args.dry_run {
         let named: Vec<String> = args.functions.iter().map(ToString::to_string).collect();
-        print(&format!("`tenon release {}` gives them back.", named.join(" ")))?;
+        let them = if taken.len() == 1 { "it" } else { "them" };
+        print(&format!("`tenon release {}` gives {them} back.", named.join(" ")))?;
     }
     Ok(ExitStatus::Success)
 }
@@ -146,4 +147,84 @@ pub(super) fn table(plan: &BindPlan) -> String {
         let _ = writeln!(text, "{display} is a display of this host: {DARK}.");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        bind: BindArgs,
+    }
+
+    fn parse(words: &[&str]) -> Result<BindArgs, clap::Error> {
+        Only::try_parse_from([&["bind"], words].concat()).map(|only| only.bind)
+    }
+
+    /// `tenon bind` on a capture of the repository.
+    fn on(capture: &str, words: &[&str]) -> Result<ExitStatus, Box<dyn Failure>> {
+        let file = format!("{}/../resources/hosts/{capture}.tar.zst", env!("CARGO_MANIFEST_DIR"));
+        bind(&parse(&[words, &["--host", &file]].concat()).unwrap())
+    }
+
+    fn table_of(capture: &str, named: &str) -> String {
+        let file = format!("{}/../resources/hosts/{capture}.tar.zst", env!("CARGO_MANIFEST_DIR"));
+        let args = parse(&[named, "--host", &file]).unwrap();
+        let options = PlanOptions {
+            whole_units: true,
+            ..PlanOptions::default()
+        };
+        table(&plan(&args.host.tree().unwrap(), &args.functions, options).unwrap())
+    }
+
+    #[test]
+    fn the_plan_shows_who_comes_along_and_why() {
+        assert_eq!(
+            table_of("z77", "01:00.0"),
+            "0000:01:00.0  nouveau       -> vfio-pci  GM206 [GeForce GTX 960] [10de:1401]\n              \
+             named\n              \
+             has screens (HDMI-A-2)\n\
+             0000:01:00.1  snd_hda_intel -> vfio-pci  GM206 High Definition Audio Controller [10de:0fba]\n              \
+             in IOMMU group 1, which goes as a whole\n"
+        );
+        let by_mistake = table_of("z77-by-mistake", "01:00.1");
+        assert!(by_mistake.contains("pci-stub      -> vfio-pci"), "{by_mistake}");
+        assert!(by_mistake.contains("isolated on pci-stub"), "{by_mistake}");
+    }
+
+    #[test]
+    fn a_capture_is_only_looked_at() {
+        assert_eq!(on("z77", &["01:00.0", "--dry-run"]).unwrap(), ExitStatus::Success);
+        for (words, status, expected) in [
+            (&["01:00.0", "--yes"][..], ExitStatus::Configuration, "add --dry-run"),
+            (&["00:1f.2", "--dry-run"], ExitStatus::Host, "holds / (sda)"),
+            (&["00:01.0", "--dry-run"], ExitStatus::Configuration, "is a bridge"),
+            (
+                &["00:02.0", "--dry-run"],
+                ExitStatus::Configuration,
+                "--yes-this-is-my-display",
+            ),
+            (&["0f:00.0", "--dry-run"], ExitStatus::Configuration, "no PCI function"),
+        ] {
+            let error = on("z77", words).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert_eq!(error.status(), status, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn bad_flags_say_what_they_take() {
+        for (words, expected) in [
+            (&[][..], "<BDF>"),
+            (&["gpu"], "01:00.0"),
+            (&["01:00.0", "--timeout", "0"], "from 0.1 to 3600"),
+            (&["01:00.0", "--timeout", "soon"], "number of seconds"),
+        ] {
+            let message = parse(words).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
 }

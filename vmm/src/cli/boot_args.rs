@@ -16,7 +16,7 @@ use crate::exit::{ExitStatus, Failure};
 const EXAMPLES: &str = "\
 The whole IOMMU group comes along, and the other functions of a graphics card. Without BDF the IOMMU alone is turned on. \
 What is added is noted in /var/lib/tenon/boot-args with a copy of each file as it was, so that --remove takes back exactly \
-that, and leaves what was edited by hand meanwhile.
+that, and leaves what was edited by hand meanwhile. A later --apply takes the place of an earlier one.
 
 Examples:
   What it takes on this distribution, and nothing is changed:
@@ -248,11 +248,14 @@ fn report(args: &BootArgs, edits: &Edits, commands: &[Command], plan: Option<&Bo
     if args.dry_run || (edits.is_empty() && !still_pending(args, plan)) {
         return text;
     }
-    if !commands.is_empty() && !args.run_commands {
-        text += &match &args.root {
-            Some(root) => format!("Now, as root, in the system at {} (`chroot`):\n", root.display()),
-            None => "Now, as root (--run-commands would have done it):\n".to_owned(),
-        };
+    let system = match &args.root {
+        Some(root) => format!(", in the system at {} (`chroot`)", root.display()),
+        None => String::new(),
+    };
+    if commands.is_empty() {
+        let _ = writeln!(text, "It takes effect with the next boot{system}.");
+    } else if !args.run_commands {
+        let _ = writeln!(text, "Now, as root{system}; with --run-commands tenon does it:");
         for command in commands {
             let _ = writeln!(text, "  {}", command.line());
         }

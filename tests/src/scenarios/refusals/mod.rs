@@ -1,7 +1,7 @@
 //! What tenon refuses: each bad input with its message and exit status, and the host left as it was.
 
 mod cases;
-mod halting;
+pub(super) mod halting;
 
 use std::fs;
 use std::path::Path;

@@ -111,7 +111,6 @@ fn named(installed: &[String]) -> String {
 #[error("{cause}{}", outcome(undone, left))]
 pub struct TakeError {
     /// What went wrong.
-    #[source]
     pub cause: Box<StepError>,
     /// Functions that were given back.
     pub undone: Vec<Bdf>,

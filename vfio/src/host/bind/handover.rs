@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::effects::{Effects, WriteError};
 use super::error::{StepError, TakeError};
-use super::holders::{Grip, holders};
+use super::holders::{DeviceFiles, Grip, holders};
 use super::journal::{Entry, Journal, Purpose, Step};
 use crate::host::{Bdf, HostFunction, Sysfs, SysfsError};
 
@@ -268,6 +268,7 @@ impl<'a> Handover<'a> {
             bdf,
             driver: driver.to_owned(),
         });
+        let files = DeviceFiles::of(self.sysfs.tree(), bdf);
         let file = Path::new(DRIVERS).join(driver).join("unbind");
         match self.write(bdf, &file, &bdf.to_string()) {
             Err(StepError::Write {
@@ -277,7 +278,7 @@ impl<'a> Handover<'a> {
                 bdf,
                 driver: driver.to_owned(),
                 limit,
-                holders: holders(self.sysfs.tree(), bdf),
+                holders: files.holders(self.sysfs.tree()),
             }),
             // Gone by itself is as good.
             Err(error) => match self.sysfs.function(bdf)?.driver {

@@ -98,8 +98,9 @@ impl Effects for Kernel {
                 });
             }
             Fault::Hangs(driver) if path.ends_with(format!("{driver}/unbind")) => {
-                // The link goes first, before the driver waits.
+                // The link and the device files go first, before the driver waits.
                 self.apply(path, text).unwrap();
+                fs::remove_dir_all(self.driver_link(text).with_file_name("sound")).unwrap();
                 return Err(WriteError::Stuck {
                     path: path_owned,
                     text: text_owned,

@@ -59,10 +59,30 @@ struct DeviceFile {
 /// The processes that hold a function, in order of their IDs. What this process may not look at is left out, so it takes
 /// root to see all.
 pub fn holders(tree: &HostTree, bdf: Bdf) -> Vec<Holder> {
-    let files = device_files(tree, bdf);
-    if files.is_empty() {
-        return Vec::new();
+    DeviceFiles::of(tree, bdf).holders(tree)
+}
+
+/// The device files of a function, to be found while its driver still has it: the first thing that a driver does when it
+/// is unbound is to remove them, and only then it waits for those who have them open.
+#[derive(Debug)]
+pub(super) struct DeviceFiles(Vec<DeviceFile>);
+
+impl DeviceFiles {
+    /// Those of a function now.
+    pub(super) fn of(tree: &HostTree, bdf: Bdf) -> Self {
+        Self(device_files(tree, bdf))
     }
+
+    /// The processes that have one of them open now, in order of their IDs.
+    pub(super) fn holders(&self, tree: &HostTree) -> Vec<Holder> {
+        match self.0.as_slice() {
+            [] => Vec::new(),
+            files => open_in(tree, files),
+        }
+    }
+}
+
+fn open_in(tree: &HostTree, files: &[DeviceFile]) -> Vec<Holder> {
     let mut pids: Vec<u32> = tree
         .list("/proc")
         .unwrap_or_default()
@@ -70,7 +90,7 @@ pub fn holders(tree: &HostTree, bdf: Bdf) -> Vec<Holder> {
         .filter_map(|name| name.parse().ok())
         .collect();
     pids.sort_unstable();
-    pids.into_iter().flat_map(|pid| held_by(tree, pid, &files)).collect()
+    pids.into_iter().flat_map(|pid| held_by(tree, pid, files)).collect()
 }
 
 /// The files of these that one process has open, each once.
@@ -80,7 +100,7 @@ fn held_by(tree: &HostTree, pid: u32, files: &[DeviceFile]) -> Vec<Holder> {
     let mut held: Vec<Holder> = Vec::new();
     for fd in tree.list(&fds).unwrap_or_default() {
         let Ok(target) = tree.link(fds.join(fd)) else { continue };
-        let Some(file) = files.iter().find(|file| file.path == target) else {
+        let Some(file) = files.iter().find(|file| file.is_at(&target)) else {
             continue;
         };
         if held.iter().all(|holder| holder.file != file.path) {
@@ -111,6 +131,15 @@ fn device_files(tree: &HostTree, bdf: Bdf) -> Vec<DeviceFile> {
         files.extend(nvidia(tree, bdf));
     }
     files
+}
+
+impl DeviceFile {
+    /// Whether a descriptor leads to it. The kernel marks files that were removed since.
+    fn is_at(&self, target: &Path) -> bool {
+        let name = target.as_os_str().as_encoded_bytes();
+        let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+        self.path.as_os_str().as_encoded_bytes() == name
+    }
 }
 
 /// What the function's driver and those above it made: each directory below the function's that has a `dev`.
@@ -238,7 +267,7 @@ mod tests {
             &["/dev/snd/pcmC1D3p", "/dev/snd/pcmC1D3p", "/dev/null"],
         );
         with_process(&host, 7, "Xorg", &["/dev/tty7", "/dev/dri/card1"]);
-        with_process(&host, 90, "dd", &["/dev/sdb1", "socket:[12]"]);
+        with_process(&host, 90, "dd", &["/dev/sdb1 (deleted)", "socket:[12]"]);
 
         assert_eq!(of(&host, "01:00.0"), [(7, "Xorg /dev/dri/card1".into(), Grip::Holds)]);
         assert_eq!(

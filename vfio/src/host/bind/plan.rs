@@ -105,9 +105,7 @@ pub enum PlanError {
     },
     /// A process would be hung or lose what it has.
     #[error(
-        "{function}{} is in use: {}; end that first, as taking it away would hang or lose data (a display belongs to its \
-         session: log out and stop the display manager, `systemctl stop display-manager`; NVIDIA's driver also needs \
-         `systemctl stop nvidia-persistenced`)",
+        "{function}{} is held by {}; taking it away would hang or lose data",
         brought_along(why),
         list(holders)
     )]

@@ -113,7 +113,7 @@ fn how(function: &HostFunction, survey: &Survey, unit: &[Bdf], built_in: &BuiltI
         .find(|other| !unit.contains(&other.bdf) && (other.vendor, other.device) == (function.vendor, function.device));
     if let Some(twin) = twin {
         return Claim::ByAddress {
-            why: format!("{} has the same ID and stays with the host", twin.bdf),
+            why: format!("{} has the same ID and was not named", twin.bdf),
         };
     }
     match &function.driver {
@@ -128,9 +128,12 @@ fn how(function: &HostFunction, survey: &Survey, unit: &[Bdf], built_in: &BuiltI
 /// built in is loaded by nobody.
 fn modules(tree: &HostTree, function: &Function, built_in: &BuiltIn) -> Vec<String> {
     let mut all: BTreeSet<String> = function.modules.iter().map(|module| module_name(module)).collect();
-    if let Some(driver) = function.facts.driver.as_deref() {
-        let path = Sysfs::function_path(function.bdf()).join("driver/module");
-        all.insert(tree.link_name(path).unwrap_or_else(|| module_name(driver)));
+    let path = Sysfs::function_path(function.bdf()).join("driver/module");
+    // A driver may go by another name than its module, which only the running host tells.
+    match (tree.link_name(path), &function.facts.driver) {
+        (Some(module), _) => _ = all.insert(module),
+        (None, Some(driver)) if all.is_empty() => _ = all.insert(module_name(driver)),
+        _ => (),
     }
     let ours = |module: &String| module == "pci_stub" || module.ends_with("vfio_pci");
     all.into_iter()

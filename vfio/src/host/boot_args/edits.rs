@@ -306,7 +306,10 @@ fn words_after(
         path: path.to_owned(),
         source,
     };
-    let now = now.unwrap_or_default();
+    let now = now.ok_or_else(|| EditError::Read {
+        path: path.to_owned(),
+        source: io::ErrorKind::NotFound.into(),
+    })?;
     let pristine = match known {
         Some(entry) => undo::undone(entry, now).map_err(at)?.after.unwrap_or_default(),
         None => now.to_vec(),

@@ -10,6 +10,7 @@ mod claim;
 mod early;
 mod edits;
 mod journal;
+mod notes;
 mod place;
 mod plan;
 mod processor;

@@ -8,6 +8,7 @@ use super::arguments::{self, WrongArgument};
 use super::claim::{self, BuiltIn, Claim, Claimed};
 use super::early;
 use super::journal::Journal;
+use super::notes;
 use super::place::Place;
 use super::processor::Processor;
 use super::program::{Told, rpm_ostree_initramfs};
@@ -206,7 +207,7 @@ impl BootPlan {
         // One that cannot be read stops the writing; what is shown needs none.
         let before = Journal::of(system).unwrap_or_default().told;
         plan.fill(system, &before, built_in);
-        plan.note(&survey, built_in);
+        plan.notes = notes::notes(&plan, &survey, host, built_in);
         Ok(plan)
     }
 
@@ -299,32 +300,10 @@ impl BootPlan {
         arguments::missing(&there, &self.arguments)
     }
 
-    fn note(&mut self, survey: &Survey, built_in: bool) {
-        if !self.functions.is_empty() && survey.groups.is_empty() {
-            self.notes.push(
-                "no IOMMU is active, so the groups are not known yet: after the reboot run the same command again, which \
-                 brings in what shares a group with these devices"
-                    .into(),
-            );
-        }
-        if built_in && !self.functions.is_empty() {
-            self.notes.push(
-                "vfio-pci is built into this kernel: the arguments alone are enough for what is claimed by ID".into(),
-            );
-        }
-        if self.processor == Processor::Unknown {
-            self.notes.push(
-                "/proc/cpuinfo names neither Intel nor AMD; intel_iommu=on does nothing on another processor".into(),
-            );
-        }
-        let scripted = self.functions.iter().any(|function| function.claim != Claim::ById);
-        if scripted && matches!(self.system.initramfs, Initramfs::RpmOstree | Initramfs::Unknown) {
-            self.notes.push(
-                "what is claimed by address needs a script in the initramfs, which tenon does not make here: take those \
-                 with `tenon bind` after each boot"
-                    .into(),
-            );
-        }
+    /// Whether grubby is named, where no file is there to be edited.
+    pub(super) fn has_grubby(&self) -> bool {
+        let mut programs = self.commands.iter().filter_map(|command| command.words.first());
+        programs.any(|program| program == "grubby")
     }
 
     /// Why the plan cannot be carried out by tenon; `None` where it can.

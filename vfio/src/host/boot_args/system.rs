@@ -215,8 +215,7 @@ fn family(tree: &HostTree, release: &Release, evidence: &mut Vec<String>) -> Fam
 
 fn initramfs(tree: &HostTree, family: Family, evidence: &mut Vec<String>) -> Initramfs {
     let candidates: &[(&str, Initramfs)] = match family {
-        Family::Fedora | Family::Suse => return Initramfs::Dracut,
-        Family::FedoraAtomic => return Initramfs::RpmOstree,
+        Family::Fedora | Family::Suse | Family::FedoraAtomic => return usual(family),
         Family::Debian | Family::Pop | Family::Proxmox => &[
             ("/etc/initramfs-tools/initramfs.conf", Initramfs::InitramfsTools),
             ("/usr/bin/dracut", Initramfs::Dracut),
@@ -234,6 +233,17 @@ fn initramfs(tree: &HostTree, family: Family, evidence: &mut Vec<String>) -> Ini
             evidence.push(format!("{path} is there"));
             *initramfs
         }
-        None => Initramfs::Unknown,
+        None => usual(family),
+    }
+}
+
+/// What the distribution comes with. A capture may hold no file of it.
+fn usual(family: Family) -> Initramfs {
+    match family {
+        Family::Debian | Family::Pop | Family::Proxmox => Initramfs::InitramfsTools,
+        Family::Arch => Initramfs::Mkinitcpio,
+        Family::Fedora | Family::Suse => Initramfs::Dracut,
+        Family::FedoraAtomic => Initramfs::RpmOstree,
+        Family::Unknown => Initramfs::Unknown,
     }
 }

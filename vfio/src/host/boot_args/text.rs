@@ -37,7 +37,8 @@ impl fmt::Display for BootPlan {
             .map(|command| format!("{}\n      {}", command.line(), command.why));
         let reboot = (!self.commands.is_empty()).then(|| "reboot".to_owned());
         section(f, "Then, as root", commands.chain(reboot))?;
-        let notes = self.notes.iter().cloned().chain(self.obstacle());
+        let by_hand = self.obstacle().filter(|_| !self.has_grubby());
+        let notes = self.notes.iter().cloned().chain(by_hand);
         section(f, "Note", notes.map(|note| note.replace("\n", " ")))
     }
 }

@@ -1,6 +1,7 @@
 //! Root trees of the distributions, with the devices of two hosts.
 
 mod distributions;
+mod hostile;
 mod random;
 mod wrong;
 

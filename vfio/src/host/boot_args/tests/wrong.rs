@@ -1,6 +1,8 @@
 //! Arguments that are there already: right, wrong, and somebody else's.
 
 use super::*;
+use crate::host::survey::{Function, Use};
+use crate::host::{Capture, Survey};
 
 /// What the author of the procedure ran by mistake: the processor's graphics on pci-stub, the card's audio not.
 const MISTAKE: &str = "pci-stub.ids=8086:0152,10de:1401,8086:1e20";
@@ -141,11 +143,79 @@ fn drivers_that_are_built_in_are_dealt_with() {
 }
 
 #[test]
+fn what_else_there_is_to_know_is_said() {
+    let (dir, tree) = z77();
+    let note = |tree: &HostTree, named: &[&str], part: &str| {
+        let plan = BootPlan::of(tree, &bdfs(named)).unwrap();
+        plan.notes.iter().any(|note| note.contains(part))
+    };
+    for (part, expected) in [
+        ("sysfb_init", false),
+        ("no IOMMU is active", false),
+        ("neither Intel", false),
+    ] {
+        assert_eq!(note(&tree, &["01:00.0"], part), expected, "{part}");
+    }
+    let root = dir.as_path();
+    std::fs::create_dir_all(root.join("proc/sys/kernel")).unwrap();
+    std::fs::write(root.join("proc/sys/kernel/osrelease"), "5.15.0-91-generic\n").unwrap();
+    std::fs::write(root.join("sys/bus/pci/devices/0000:01:00.0/boot_vga"), "1\n").unwrap();
+    std::fs::write(root.join("proc/cpuinfo"), "vendor_id : CentaurHauls\n").unwrap();
+    assert!(note(&tree, &["01:00.0"], "sysfb_init") && !note(&tree, &["00:1b.0"], "sysfb_init"));
+    assert!(note(&tree, &[], "neither Intel"));
+    for (bdf, ..) in Z77 {
+        std::fs::remove_file(root.join(format!("sys/bus/pci/devices/{bdf}/iommu_group"))).unwrap();
+    }
+    assert!(note(&tree, &["01:00.0"], "no IOMMU is active") && !note(&tree, &[], "no IOMMU is active"));
+}
+
+#[test]
 fn what_cannot_be_taken_is_refused() {
     let (_dir, tree) = z77();
     for (named, expected) in [("00:01.0", "is a bridge"), ("09:00.0", "no PCI function 0000:09:00.0")] {
         let error = BootPlan::of(&tree, &bdfs(&[named])).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_not_made_up() {
+    let (_dir, tree) = z77();
+    let installed = Installed::of("debian");
+    std::fs::remove_file(installed.path().join("etc/initramfs-tools/modules")).unwrap();
+    let error = Edits::applying(&installed.plan(&tree, &["01:00.0"]), &installed.tree()).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read /etc/initramfs-tools/modules");
+}
+
+/// Captures, a device of each, how it is claimed, and what the host would lose with it.
+#[test]
+fn captures_of_hosts_are_planned_for() {
+    let hosts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../resources/hosts");
+    for (name, device, by_address, loss) in [
+        ("z77", "01:00.0", false, None),
+        ("two-t400", "65:00.0", true, None),
+        ("two-t400", "17:00.0", true, None),
+        ("server-nvme-shared", "a disk in use", true, Some("holds /")),
+        ("single-gpu-b450", "the display", false, Some("the only display")),
+    ] {
+        let capture = Capture::open(&hosts.join(format!("{name}.tar.zst"))).unwrap();
+        let tree = capture.into_tree();
+        let survey = Survey::of(&tree).unwrap();
+        let wanted = |function: &&Function| match device {
+            "a disk in use" => function.uses.iter().any(|found| matches!(found, Use::Mount { .. })),
+            "the display" => function.facts.is_display(),
+            address => function.bdf() == address.parse().unwrap(),
+        };
+        let bdf = survey.functions.iter().find(wanted).unwrap().bdf();
+        let plan = BootPlan::of(&tree, &[bdf]).unwrap();
+        let claimed = plan.functions.iter().find(|claimed| claimed.bdf == bdf).unwrap();
+        assert_eq!(claimed.claim != Claim::ById, by_address, "{name} {device}");
+        let found = plan
+            .losses
+            .iter()
+            .map(|found| found.what.as_str())
+            .find(|what| loss.is_some_and(|loss| what.contains(loss)));
+        assert_eq!(found.is_some(), loss.is_some(), "{name} {device}: {:?}", plan.losses);
     }
 }
 
