@@ -1,6 +1,10 @@
 //! `tenon check`.
 
-use std::fmt::Write as _;
+mod log;
+mod report;
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,9 +12,12 @@ use vfio::Bdf;
 use vfio::host::check::{Facts, check};
 use vfio::host::{SysfsError, symptom};
 
-use super::handover::{print, print_json};
+use self::log::LogReport;
+use self::report::Report;
+use super::handover::{OutputError, print_json};
 use super::host::HostArgs;
-use crate::check::{Guest, LogReport, Report, Style, wrapped};
+use super::page::Page;
+use crate::check::Guest;
 use crate::config::{Config, MemorySize};
 use crate::exit::{ExitStatus, Failure};
 
@@ -62,9 +69,6 @@ pub(super) struct CheckArgs {
     list_symptoms: bool,
 }
 
-/// Where the text begins in an explanation.
-const EXPLAINED: usize = 8;
-
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
@@ -92,19 +96,20 @@ impl Failure for CheckError {
 
 /// Checks the host, reads logs, or explains a failure.
 pub(super) fn run(args: CheckArgs) -> Result<ExitStatus, Box<dyn Failure>> {
+    let mut page = Page::for_stdout();
     if let Some(id) = &args.explain {
         let symptom = symptom::find(id).ok_or_else(|| CheckError::NoSymptom(id.clone()))?;
-        let lines = symptom.to_string();
-        let wrapped: Vec<String> = lines.lines().map(|line| wrapped(line, EXPLAINED)).collect();
-        print(&format!("{}\n", wrapped.join("\n")))?;
-        return Ok(ExitStatus::Success);
+        for line in symptom.to_string().lines() {
+            page.wrapped("", "        ", line);
+        }
+        return print(&page).map(|()| ExitStatus::Success);
     }
     if args.list_symptoms {
-        print(&catalogue())?;
-        return Ok(ExitStatus::Success);
+        catalogue(&mut page);
+        return print(&page).map(|()| ExitStatus::Success);
     }
     if !args.scan.is_empty() {
-        return scan(&args);
+        return scan(&args, page);
     }
     let guest = Guest {
         config: match &args.config {
@@ -120,9 +125,11 @@ pub(super) fn run(args: CheckArgs) -> Result<ExitStatus, Box<dyn Failure>> {
     let host_works = Report::new(lines.clone()).works();
     lines.extend(guest.lines(&tree, host_works));
     let report = Report::new(lines);
-    match args.json {
-        true => print_json(&report)?,
-        false => print(&report.text(Style::of_output()))?,
+    if args.json {
+        print_json(&report)?;
+    } else {
+        report.write(&mut page);
+        print(&page)?;
     }
     Ok(match report.works() {
         true => ExitStatus::Success,
@@ -130,14 +137,19 @@ pub(super) fn run(args: CheckArgs) -> Result<ExitStatus, Box<dyn Failure>> {
     })
 }
 
-fn scan(args: &CheckArgs) -> Result<ExitStatus, Box<dyn Failure>> {
+fn scan(args: &CheckArgs, mut page: Page) -> Result<ExitStatus, Box<dyn Failure>> {
     let reports = args.scan.iter().map(|path| LogReport::of(path));
     let reports = reports.collect::<Result<Vec<_>, _>>()?;
     if args.json {
         print_json(&reports)?;
     } else {
-        let texts: Vec<String> = reports.iter().map(|report| report.text(Style::of_output())).collect();
-        print(&texts.join("\n"))?;
+        for (place, report) in reports.iter().enumerate() {
+            if place > 0 {
+                page.line("");
+            }
+            report.write(&mut page);
+        }
+        print(&page)?;
     }
     Ok(match reports.iter().all(LogReport::is_clean) {
         true => ExitStatus::Success,
@@ -145,10 +157,14 @@ fn scan(args: &CheckArgs) -> Result<ExitStatus, Box<dyn Failure>> {
     })
 }
 
-fn catalogue() -> String {
+fn catalogue(page: &mut Page) {
     let longest = symptom::all().map(|symptom| symptom.id.len()).max().unwrap_or(0);
-    symptom::all().fold(String::new(), |mut text, symptom| {
-        let _ = writeln!(text, "{:longest$}  {}", symptom.id, symptom.title);
-        text
-    })
+    let rest = " ".repeat(longest + 2);
+    for symptom in symptom::all() {
+        page.wrapped(&format!("{:longest$}  ", symptom.id), &rest, symptom.title);
+    }
+}
+
+fn print(page: &Page) -> Result<(), Box<dyn Failure>> {
+    Ok(page.print().map_err(OutputError)?)
 }

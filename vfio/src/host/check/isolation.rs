@@ -113,7 +113,7 @@ fn taken_instead(facts: &Facts) -> Option<Finding> {
 /// How what is rightly set aside is claimed at every boot, with all that goes along, in place of the claims there are.
 fn for_every_boot(facts: &Facts) -> Option<String> {
     let claims = facts.arguments.as_ref()?.claims();
-    let written = facts.arguments.as_ref()?.written(claims.first()?.argument)?;
+    let argument = claims.first()?.argument;
     let mut named: Vec<Bdf> = facts.set_aside().map(Function::bdf).collect();
     // A card is what it is all about, and comes first.
     named.sort_by_key(|bdf| !is_display(facts, *bdf));
@@ -128,7 +128,7 @@ fn for_every_boot(facts: &Facts) -> Option<String> {
     Some(match ids.is_empty() {
         true => format!("for every boot {command}"),
         false => format!(
-            "for every boot vfio-pci.ids={} in place of {written}: {command}",
+            "for every boot vfio-pci.ids={} in place of {argument}=: {command}",
             ids.join(",")
         ),
     })

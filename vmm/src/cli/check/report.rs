@@ -1,12 +1,11 @@
 //! The answer of `tenon check`: lines, their sum, and both forms they are printed in.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use serde::Serialize;
 use vfio::host::check::{LONGEST_TITLE, Line, Section, Status};
 
-use super::style::{Style, wrapped};
+use crate::cli::page::{Page, Tone};
 
 /// The number of the JSON form. Fields may be added without a new one.
 const SCHEMA: u32 = 1;
@@ -16,7 +15,7 @@ const TEXT: usize = 2 + 4 + 2 + LONGEST_TITLE + 2;
 
 /// Everything that was looked at.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     schema: u32,
     /// Whether nothing failed, so that a run would work.
     works: bool,
@@ -27,7 +26,7 @@ pub struct Report {
 
 impl Report {
     /// Of these lines.
-    pub fn new(mut lines: Vec<Line>) -> Self {
+    pub(super) fn new(mut lines: Vec<Line>) -> Self {
         lines.sort_by_key(|line| line.section);
         let mut sum = BTreeMap::new();
         for line in &lines {
@@ -42,56 +41,53 @@ impl Report {
     }
 
     /// Whether a run would work.
-    pub fn works(&self) -> bool {
+    pub(super) fn works(&self) -> bool {
         self.works
     }
 
     /// For people.
-    pub fn text(&self, style: Style) -> String {
-        let mut text = String::new();
+    pub(super) fn write(&self, page: &mut Page) {
         let mut section = None;
         for line in &self.lines {
+            let first = section.is_none();
             if section.replace(line.section) != Some(line.section) {
-                let gap = if text.is_empty() { "" } else { "\n" };
-                let _ = writeln!(text, "{gap}{}", style.heading(heading(line.section)));
+                if !first {
+                    page.line("");
+                }
+                page.line(&page.toned(Tone::Strong, heading(line.section)));
             }
-            text += &one(line, style);
+            one(line, page);
         }
-        let _ = write!(text, "\n{}", self.summary());
-        text
+        page.line("");
+        self.summary(page);
     }
 
-    fn summary(&self) -> String {
+    fn summary(&self, page: &mut Page) {
         let count = |status| self.sum.get(&status).copied().unwrap_or(0);
-        let mut parts = Vec::new();
-        for (status, word) in [
+        let words = [
             (Status::Fail, "failed"),
             (Status::Warn, "warned"),
             (Status::Unknown, "unknown"),
             (Status::Pass, "passed"),
-        ] {
-            if count(status) > 0 {
-                parts.push(format!("{} {word}", count(status)));
-            }
-        }
+        ];
+        let counted = words.iter().filter(|(status, _)| count(*status) > 0);
+        let parts: Vec<String> = counted
+            .map(|(status, word)| format!("{} {word}", count(*status)))
+            .collect();
         let verdict = match (self.works, count(Status::Unknown)) {
             (true, 0) => "Nothing stands in the way.",
             (true, _) => "Nothing stands in the way, as far as can be seen.",
             (false, _) => "A run would not work before that is seen to.",
         };
-        let mut text = wrapped(&format!("{}. {verdict}", parts.join(", ")), 0);
+        page.wrapped("", "", &format!("{}. {verdict}", parts.join(", ")));
         let mut ids: Vec<&str> = Vec::new();
         for line in self.lines.iter().filter(|line| line.finding.status >= Status::Warn) {
             ids.extend(line.finding.symptom.filter(|id| !ids.contains(id)));
         }
         if !ids.is_empty() {
-            let _ = write!(
-                text,
-                "\nMore: tenon check --explain ID, with ID one of\n  {}",
-                wrapped(&ids.join(" "), 2)
-            );
+            page.line("More: tenon check --explain ID, with ID one of");
+            page.wrapped("  ", "  ", &ids.join(" "));
         }
-        text + "\n"
     }
 }
 
@@ -106,16 +102,17 @@ fn heading(section: Section) -> &'static str {
     }
 }
 
-fn one(line: &Line, style: Style) -> String {
-    let finding = &line.finding;
-    let mut text = format!(
-        "  {}  {:LONGEST_TITLE$}  {}\n",
-        style.word(finding.status),
-        line.title,
-        wrapped(&finding.seen, TEXT)
-    );
-    if let Some(remedy) = &finding.remedy {
-        let _ = writeln!(text, "{:TEXT$}→ {}", "", wrapped(remedy, TEXT + 2));
+fn one(line: &Line, page: &mut Page) {
+    let (word, tone) = match line.finding.status {
+        Status::Pass => ("pass", Tone::Good),
+        Status::Unknown => ("?   ", Tone::Faint),
+        Status::Warn => ("warn", Tone::Warning),
+        Status::Fail => ("FAIL", Tone::Bad),
+    };
+    let first = format!("  {}  {:LONGEST_TITLE$}  ", page.toned(tone, word), line.title);
+    page.wrapped(&first, &" ".repeat(TEXT), &line.finding.seen);
+    if let Some(remedy) = &line.finding.remedy {
+        let indent = " ".repeat(TEXT);
+        page.wrapped(&format!("{indent}→ "), &format!("{indent}  "), remedy);
     }
-    text
 }

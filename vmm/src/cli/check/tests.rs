@@ -7,6 +7,8 @@ use vfio::host::check::{Facts, Status, check};
 use vfio::host::{Capture, HostTree};
 
 use super::*;
+use crate::check::Guest;
+use crate::cli::page::Page;
 use crate::config::Config;
 
 fn repository() -> PathBuf {
@@ -23,7 +25,7 @@ fn answer(tree: &HostTree, guest: &Guest) -> Report {
 /// With `BLESS` in the environment the files are written anew, to be read before they are committed.
 #[test]
 fn captured_hosts_get_the_answer_that_was_found_right() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/check/golden");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/check/golden");
     let mut seen = 0;
     for entry in fs::read_dir(repository().join("resources/hosts")).unwrap() {
         let path = entry.unwrap().path();
@@ -32,10 +34,12 @@ fn captured_hosts_get_the_answer_that_was_found_right() {
             continue;
         };
         let tree = Capture::open(&path).unwrap().into_tree();
-        let text = answer(&tree, &Guest::default()).text(Style::PLAIN);
+        let mut page = Page::plain();
+        answer(&tree, &Guest::default()).write(&mut page);
+        let text = page.text();
         let file = golden.join(format!("{name}.txt"));
         if std::env::var_os("BLESS").is_some() {
-            fs::write(&file, &text).unwrap();
+            fs::write(&file, text).unwrap();
         }
         let expected = fs::read_to_string(&file).unwrap_or_default();
         assert_eq!(
@@ -141,7 +145,9 @@ fn a_log_is_answered_without_what_a_terminal_obeys() {
     .unwrap();
     let report = LogReport::of(&file).unwrap();
     assert!(!report.is_clean());
-    let text = report.text(Style::PLAIN);
+    let mut page = Page::plain();
+    report.write(&mut page);
+    let text = page.text().to_owned();
     assert!(
         text.contains("1 known failure in 2 lines") && text.contains("line 2:"),
         "{text}"

@@ -1,6 +1,5 @@
 //! The answer of `tenon check --scan`: the failures that logs tell of.
 
-use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,13 +7,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use vfio::host::symptom::{LARGEST_LOG, Scan, Scanner, Sighting, quote};
 
-use super::style::{Style, wrapped};
+use crate::cli::page::{Page, Tone};
 use crate::exit::{ExitStatus, Failure};
 
 /// A log could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the log {}", path.display())]
-pub struct LogError {
+pub(super) struct LogError {
     path: PathBuf,
     source: io::Error,
 }
@@ -27,7 +26,7 @@ impl Failure for LogError {
 
 /// What one log was found to hold.
 #[derive(Debug, Serialize)]
-pub struct LogReport {
+pub(super) struct LogReport {
     /// The file, `-` for standard input.
     log: String,
     lines: u64,
@@ -65,6 +64,24 @@ impl Seen {
             remedy: seen.remedy(),
         }
     }
+
+    fn write(&self, page: &mut Page) {
+        let about = match (&self.device, self.group) {
+            (Some(device), _) => format!("{device}: "),
+            (None, Some(group)) => format!("group {group}: "),
+            (None, None) => String::new(),
+        };
+        let times = match self.count {
+            1 => String::new(),
+            count => format!(", {count} times"),
+        };
+        page.line("");
+        page.wrapped("  ", "  ", &format!("{about}{} ({})", self.title, self.symptom));
+        page.line(&format!("    line {}{times}:", self.line));
+        page.wrapped("      ", "      ", &self.text);
+        page.wrapped("    ", "    ", self.cause);
+        page.wrapped("    → ", "      ", &self.remedy);
+    }
 }
 
 impl LogReport {
@@ -72,7 +89,7 @@ impl LogReport {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn of(path: &Path) -> Result<Self, LogError> {
+    pub(super) fn of(path: &Path) -> Result<Self, LogError> {
         let scan = if path == Path::new("-") {
             Scanner::read(io::stdin().lock())
         } else {
@@ -95,48 +112,29 @@ impl LogReport {
     }
 
     /// Whether nothing was found.
-    pub fn is_clean(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         self.sightings.is_empty()
     }
 
     /// For people.
-    pub fn text(&self, style: Style) -> String {
+    pub(super) fn write(&self, page: &mut Page) {
         let found = match self.sightings.len() {
             0 => "no known failure".to_owned(),
             1 => "1 known failure".to_owned(),
             count => format!("{count} known failures"),
         };
-        let lines = if self.lines == 1 {
-            "1 line".to_owned()
-        } else {
-            format!("{} lines", self.lines)
+        let lines = match self.lines {
+            1 => "1 line".to_owned(),
+            lines => format!("{lines} lines"),
         };
         let cut = match self.cut {
             true => format!("; what follows after {} MiB was not read", LARGEST_LOG >> 20),
             false => String::new(),
         };
-        let mut text = format!("{}\n", style.heading(&format!("{}: {found} in {lines}{cut}", self.log)));
+        let heading = format!("{}: {found} in {lines}{cut}", self.log);
+        page.line(&page.toned(Tone::Strong, &heading));
         for seen in &self.sightings {
-            let about = match (&seen.device, seen.group) {
-                (Some(device), _) => format!("{device}: "),
-                (None, Some(group)) => format!("group {group}: "),
-                (None, None) => String::new(),
-            };
-            let times = if seen.count > 1 {
-                format!(", {} times", seen.count)
-            } else {
-                String::new()
-            };
-            let _ = writeln!(
-                text,
-                "\n  {}",
-                wrapped(&format!("{about}{} ({})", seen.title, seen.symptom), 2)
-            );
-            let _ = writeln!(text, "    line {}{times}:", seen.line);
-            let _ = writeln!(text, "      {}", wrapped(&seen.text, 6));
-            let _ = writeln!(text, "    {}", wrapped(seen.cause, 4));
-            let _ = writeln!(text, "    → {}", wrapped(&seen.remedy, 6));
+            seen.write(page);
         }
-        text
     }
 }
