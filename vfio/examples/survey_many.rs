@@ -109,7 +109,11 @@ fn tables(root: &Path, all: &[(&Vendor, &Device)]) {
 
 fn function(root: &Path, path: &str, class: u32, (vendor, device): (u16, u16), driver: &str, group: usize) {
     let bdf = path.rsplit('/').next().unwrap();
+    let event = format!(
+        "DRIVER={driver}\nPCI_CLASS={class:X}\nPCI_ID={vendor:04X}:{device:04X}\nPCI_SUBSYS_ID={vendor:04X}:0001\n"
+    );
     for (name, text) in [
+        ("uevent", event),
         ("vendor", format!("0x{vendor:04x}\n")),
         ("device", format!("0x{device:04x}\n")),
         ("subsystem_vendor", format!("0x{vendor:04x}\n")),

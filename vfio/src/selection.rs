@@ -100,13 +100,15 @@ impl Selection {
     }
 }
 
-/// Bridges are left out of the count: root ports and switch ports stay on `pcieport`, and a chipset's LPC bridge is no
+/// Functions on pci-stub do not spoil a group: nothing drives them. Bridges are left out of the count as well: root ports and switch ports stay on `pcieport`, and a chipset's LPC bridge is no
 /// use to a guest. Whether the driver of one spoils the group is the kernel's to say, when the group is opened.
 fn complete(sysfs: &Sysfs, group: u32, named: &[HostFunction]) -> Result<(), SelectionError> {
     let missing: Vec<HostFunction> = sysfs
         .group_members(group)?
         .into_iter()
-        .filter(|member| !member.is_bridge() && named.iter().all(|function| function.bdf != member.bdf))
+        .filter(|member| {
+            !member.is_bridge() && !member.on_stub() && named.iter().all(|function| function.bdf != member.bdf)
+        })
         .collect();
     match named.first() {
         Some(first) if !missing.is_empty() => Err(SelectionError::Incomplete {

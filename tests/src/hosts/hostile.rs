@@ -220,6 +220,7 @@ pub fn look(tree: &HostTree) {
     let wanted = Wanted {
         devices: all.into_iter().rev().take(2).collect(),
         memory: Some(1 << 40),
+        ..Wanted::default()
     };
     if let Ok(facts) = Facts::of(tree.clone(), wanted) {
         let _ = format!("{:?}", check(&facts));

@@ -31,6 +31,7 @@ pub const ALL: &[&dyn Scenario] = &[
     &boot_order::SECOND,
     &refusals::Refusals,
     &prepare::Prepare,
+    &prepare::WithoutRemapping,
     &lifecycle::GivenBack,
     &reboot::Reboot,
     &reboot::TripleFault,

@@ -130,19 +130,17 @@ impl From<Bdf> for HostFunction {
 impl HostFunction {
     /// The facts in the function's directory.
     pub(super) fn read(bdf: Bdf, folder: &Folder<'_>) -> Result<Self, SysfsError> {
-        let optional = |name: &str| folder.text(name).ok();
+        let optional = |name: &str| folder.attribute(name).ok();
         let number = |name: &str| optional(name).and_then(|text| hex(&text));
-        let subsystem = number("subsystem_vendor").zip(number("subsystem_device"));
+        let ids = Ids::read(folder)?;
         let power_state = optional("power_state");
         let driver_override = optional("driver_override").filter(|name| !name.is_empty() && name != "(null)");
         Ok(Self {
-            vendor: low_half(required(folder, "vendor")?),
-            device: low_half(required(folder, "device")?),
-            subsystem: subsystem
-                .map(|(vendor, device)| (low_half(vendor), low_half(device)))
-                .filter(|ids| *ids != (0, 0)),
+            vendor: ids.function.0,
+            device: ids.function.1,
+            subsystem: ids.subsystem.filter(|ids| *ids != (0, 0)),
             revision: number("revision").and_then(|revision| u8::try_from(revision).ok()),
-            class: required(folder, "class")? & 0xff_ffff,
+            class: ids.class & 0xff_ffff,
             driver: folder.link_name("driver"),
             driver_override,
             group: folder.link_name("iommu_group").and_then(|name| name.parse().ok()),
@@ -203,6 +201,48 @@ impl fmt::Display for HostFunction {
     }
 }
 
+/// What a function is.
+struct Ids {
+    function: (u16, u16),
+    subsystem: Option<(u16, u16)>,
+    class: u32,
+}
+
+impl Ids {
+    /// From `uevent`, which has all of it in one file, or else from a file each.
+    fn read(folder: &Folder<'_>) -> Result<Self, SysfsError> {
+        if let Some(ids) = folder.attribute("uevent").ok().and_then(|text| Self::of_event(&text)) {
+            return Ok(ids);
+        }
+        let number = |name: &str| folder.attribute(name).ok().and_then(|text| hex(&text));
+        let subsystem = number("subsystem_vendor").zip(number("subsystem_device"));
+        Ok(Self {
+            function: (
+                low_half(required(folder, "vendor")?),
+                low_half(required(folder, "device")?),
+            ),
+            subsystem: subsystem.map(|(vendor, device)| (low_half(vendor), low_half(device))),
+            class: required(folder, "class")?,
+        })
+    }
+
+    fn of_event(text: &str) -> Option<Self> {
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+        let pair = |key: &str| {
+            let (vendor, device) = value(key)?.split_once(':')?;
+            Some((
+                u16::from_str_radix(vendor, 16).ok()?,
+                u16::from_str_radix(device, 16).ok()?,
+            ))
+        };
+        Some(Self {
+            function: pair("PCI_ID=")?,
+            subsystem: Some(pair("PCI_SUBSYS_ID=")?),
+            class: hex(value("PCI_CLASS=")?)?,
+        })
+    }
+}
+
 fn low_half(value: u32) -> u16 {
     u16::try_from(value & 0xffff).unwrap_or(u16::MAX)
 }
@@ -214,7 +254,7 @@ fn hex(text: &str) -> Option<u32> {
 fn required(folder: &Folder<'_>, name: &str) -> Result<u32, SysfsError> {
     let path = || Path::new("/").join(folder.path()).join(name);
     let text = folder
-        .text(name)
+        .attribute(name)
         .map_err(|source| SysfsError::Read { path: path(), source })?;
     hex(&text).ok_or_else(|| SysfsError::Number { path: path(), text })
 }
@@ -243,11 +283,11 @@ fn resources(text: &str) -> Vec<Resource> {
 
 /// Linux says `Unknown` and a width of 0 or 255 of what has no link, like what is built into the root complex.
 fn link(folder: &Folder<'_>) -> Option<Link> {
-    let max_speed = folder.text("max_link_speed").ok()?;
-    let width = |name: &str| folder.text(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let max_speed = folder.attribute("max_link_speed").ok()?;
+    let width = |name: &str| folder.attribute(name).ok().and_then(|text| text.parse::<u32>().ok());
     let max_width = width("max_link_width").filter(|width| (1..=32).contains(width))?;
     Some(Link {
-        speed: folder.text("current_link_speed").unwrap_or_default(),
+        speed: folder.attribute("current_link_speed").unwrap_or_default(),
         width: width("current_link_width").unwrap_or(0),
         max_speed: Some(max_speed).filter(|speed| !speed.starts_with("Unknown"))?,
         max_width,
@@ -255,7 +295,7 @@ fn link(folder: &Folder<'_>) -> Option<Link> {
 }
 
 fn sriov(folder: &Folder<'_>) -> Option<Sriov> {
-    let count = |name: &str| folder.text(name).ok()?.parse().ok();
+    let count = |name: &str| folder.attribute(name).ok()?.parse().ok();
     Some(Sriov {
         total: count("sriov_totalvfs")?,
         enabled: count("sriov_numvfs").unwrap_or(0),
@@ -265,4 +305,40 @@ fn sriov(folder: &Folder<'_>) -> Option<Sriov> {
 /// The last but one address of `sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0`.
 fn parent(path: &Path) -> Option<Bdf> {
     path.parent()?.file_name()?.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostTree;
+    use vmm_sys_util::tempdir::TempDir;
+
+    #[test]
+    fn one_file_tells_what_five_do() {
+        let dir = TempDir::new().unwrap();
+        let put = |name: &str, text: &str| std::fs::write(dir.as_path().join(name), text).unwrap();
+        let tree = HostTree::at(dir.as_path());
+        let read = || {
+            let folder = tree.folder("/").unwrap();
+            HostFunction::read("01:00.0".parse().unwrap(), &folder)
+        };
+        for (name, text) in [("vendor", "0x10de"), ("device", "0x1401"), ("class", "0x030000")] {
+            assert!(read().is_err(), "without {name}");
+            put(name, text);
+        }
+        put("subsystem_vendor", "0x3842");
+        put("subsystem_device", "0x2966");
+        let by_files = read().unwrap();
+        for name in ["vendor", "device", "class", "subsystem_vendor", "subsystem_device"] {
+            std::fs::remove_file(dir.as_path().join(name)).unwrap();
+        }
+        put(
+            "uevent",
+            "DRIVER=nouveau\nPCI_CLASS=30000\nPCI_ID=10DE:1401\nPCI_SUBSYS_ID=3842:2966\nPCI_SLOT_NAME=0000:01:00.0\n",
+        );
+        assert_eq!(read().unwrap(), by_files);
+        assert_eq!(by_files.subsystem, Some((0x3842, 0x2966)));
+        put("uevent", "PCI_CLASS=30000\nPCI_ID=10DE\n");
+        assert!(read().is_err());
+    }
 }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use signal_hook::iterator::Signals;
-use vfio::host::bind::{BindPlan, Handover, Journal, JournalError, PlanOptions, Purpose, StepError};
+use vfio::host::bind::{BindPlan, Entry, Handover, Journal, JournalError, PlanOptions, Purpose, StepError};
 use vfio::host::{Bdf, LimitError, MemoryLock};
 
 use super::bind;
@@ -30,11 +30,17 @@ pub(super) fn plan(config: &mut RunConfig, my_display: bool) -> Result<Option<Bi
         my_display,
     };
     let plan = bind::plan(sysfs.tree(), &named, options)?;
-    let along = plan.for_guest().into_iter().filter(|bdf| !named.contains(bdf));
+    let all = plan.for_guest();
+    let along = all.iter().copied().filter(|bdf| !named.contains(bdf));
     config
         .devices
         .extend(along.map(|address| Device { address, romfile: None }));
-    Ok(Some(plan))
+    // With nothing to take it needs no root, unless a run that was killed left something to be given back.
+    let left = Journal::peek(&directory(), sysfs.tree()).is_ok_and(|entries| {
+        let by_run = |entry: &Entry| entry.purpose != Purpose::Bind && all.contains(&entry.bdf);
+        entries.iter().any(by_run)
+    });
+    Ok((left || !plan.to_take().is_empty()).then_some(plan))
 }
 
 /// Functions on loan from the host. Dropping it gives them back too, with errors only logged.

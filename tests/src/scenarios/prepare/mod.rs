@@ -2,6 +2,7 @@
 //! can come in between.
 
 mod cases;
+mod remapping;
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +14,8 @@ use super::refusals::halting;
 use crate::lab::{Hardware, LabHost, Output, Set, bdf};
 use crate::scenario::{Failure, Scenario, Wish};
 use cases::{CASES, Case};
+
+pub use remapping::WithoutRemapping;
 
 const LIMIT: Duration = Duration::from_secs(150);
 /// The shell functions and files that the cases use; L1 has them in this folder.

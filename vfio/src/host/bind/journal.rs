@@ -60,7 +60,8 @@ pub enum JournalError {
     },
     /// Another tenon is at it.
     #[error(
-        "another tenon{} is taking or giving back functions and has not finished within {} s; try again after it",
+        "another tenon{} is taking or giving back functions, or was killed while the kernel still does, and has not finished \
+         within {} s; try again after it",
         holder(*pid), limit.as_secs_f32()
     )]
     Locked {

@@ -256,7 +256,7 @@ fn whole_groups(survey: &Survey, named: &[Bdf]) -> Result<Vec<Bdf>, PlanError> {
         let missing: Vec<HostFunction> = survey
             .group(group)
             .into_iter()
-            .filter(|member| !member.facts.is_bridge() && !all.contains(&member.bdf()))
+            .filter(|member| !member.facts.is_bridge() && !member.facts.on_stub() && !all.contains(&member.bdf()))
             .map(|member| member.facts.clone())
             .collect();
         if !missing.is_empty() {

@@ -70,11 +70,14 @@ fn a_stub_may_stay_where_it_is() {
 
 #[test]
 fn without_whole_units_all_of_a_group_must_be_named() {
-    let message = plan("01:00.0", PlanOptions::default(), &[]).unwrap_err().to_string();
+    let message = plan("01:00.1", PlanOptions::default(), &[]).unwrap_err().to_string();
     assert!(
-        message.contains("shares IOMMU group 1") && message.contains("0000:01:00.1"),
+        message.contains("shares IOMMU group 1") && message.contains("0000:01:00.0"),
         "{message}"
     );
+    // What is on pci-stub is isolated without being named.
+    let alone = plan("01:00.0", PlanOptions::default(), &[]).unwrap();
+    assert_eq!(alone.to_take(), bdfs("01:00.0"));
     let named = plan("01:00.1 01:00.0", PlanOptions::default(), &[]).unwrap();
     assert_eq!(named.to_take(), bdfs("01:00.0 01:00.1"));
 }

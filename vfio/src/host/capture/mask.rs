@@ -103,30 +103,31 @@ pub struct Masks {
     counts: BTreeMap<Kind, usize>,
 }
 
-/// Each alternative has the group that is replaced.
+/// Each alternative has the group that is replaced. Words and case are those of ASCII, for which the tables of Unicode
+/// need not be built in.
 static PATTERNS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
         r"(?x)",
         // Names of network interfaces that are made of their MAC.
-        r"  \b (?: enx | wlx | wwx ) (?<bare>[0-9a-f]{12}) \b",
-        r"| \b (?<mac> [0-9A-Fa-f]{2} (?: [:-][0-9A-Fa-f]{2} ){5,19} ) \b",
-        r"| \b (?<uuid> [0-9A-Fa-f]{8} (?: -[0-9A-Fa-f]{4} ){3} -[0-9A-Fa-f]{12} ) \b",
-        r"| \b (?<machine> [0-9A-Fa-f]{32} ) \b",
-        r"| \b LVM- (?<lvm> [A-Za-z0-9]{32,64} ) \b",
-        r"| \b (?<pv> [A-Za-z0-9]{6} (?: -[A-Za-z0-9]{4} ){5} -[A-Za-z0-9]{6} ) \b",
-        r#"| \b (?: PART )? UUID= "? (?<short> [0-9A-Za-z-]+ )"#,
-        r#"| \b (?: PART )? LABEL= "? (?<label> [^\s",]+ )"#,
-        r"| /by-(?: id | label | partlabel | uuid | partuuid )/ (?<by>[^\s,:]+ )",
-        r"| \b device\ label\  (?<btrfs> \S+ )",
-        r"| /home/ (?<home> [^/\s:,;'\x22]+ )",
-        r"| /media/ (?<media> [^/\s:,;'\x22]+ )",
-        r"| \b (?i: serial\ ?number | serial\ ?no\.? | serial\# | s/n | asset\ ?tag ) \s* [:=] \s* (?<serial> [^\s,]{4,} )",
-        r"| \b (?: serial | sn ) = (?<short_serial> [^\s,]{4,} )",
-        r"| \b (?: iqn | nqn | eui | naa ) \. (?<target> [^\s,]+ )",
-        r"| \b wwn-0x (?<wwn> [0-9a-f]+ ) \b",
+        r"  (?-u:\b) (?: enx | wlx | wwx ) (?<bare>[0-9a-f]{12}) (?-u:\b)",
+        r"| (?-u:\b) (?<mac> [0-9A-Fa-f]{2} (?: [:-][0-9A-Fa-f]{2} ){5,19} ) (?-u:\b)",
+        r"| (?-u:\b) (?<uuid> [0-9A-Fa-f]{8} (?: -[0-9A-Fa-f]{4} ){3} -[0-9A-Fa-f]{12} ) (?-u:\b)",
+        r"| (?-u:\b) (?<machine> [0-9A-Fa-f]{32} ) (?-u:\b)",
+        r"| (?-u:\b) LVM- (?<lvm> [A-Za-z0-9]{32,64} ) (?-u:\b)",
+        r"| (?-u:\b) (?<pv> [A-Za-z0-9]{6} (?: -[A-Za-z0-9]{4} ){5} -[A-Za-z0-9]{6} ) (?-u:\b)",
+        r#"| (?-u:\b) (?: PART )? UUID= "? (?<short> [0-9A-Za-z-]+ )"#,
+        r#"| (?-u:\b) (?: PART )? LABEL= "? (?<label> [^\x20\t\n\r",]+ )"#,
+        r"| /by-(?: id | label | partlabel | uuid | partuuid )/ (?<by>[^\x20\t\n\r,:]+ )",
+        r"| (?-u:\b) device\ label\  (?<btrfs> [^\x20\t\n\r]+ )",
+        r"| /home/ (?<home> [^/\x20\t\n\r:,;'\x22]+ )",
+        r"| /media/ (?<media> [^/\x20\t\n\r:,;'\x22]+ )",
+        r"| (?-u:\b) (?i-u: serial\ ?number | serial\ ?no\.? | serial\# | s/n | asset\ ?tag ) [\x20\t]* [:=] [\x20\t]* (?<serial> [^\x20\t\n\r,]{4,} )",
+        r"| (?-u:\b) (?: serial | sn ) = (?<short_serial> [^\x20\t\n\r,]{4,} )",
+        r"| (?-u:\b) (?: iqn | nqn | eui | naa ) \. (?<target> [^\x20\t\n\r,]+ )",
+        r"| (?-u:\b) wwn-0x (?<wwn> [0-9a-f]+ ) (?-u:\b)",
         r"| (?<mail> [A-Za-z0-9_.+-]+ @ [A-Za-z0-9-][A-Za-z0-9.-]* )",
-        r"| (?: ^ | [^0-9.v-] ) (?<ipv4> [0-9]{1,3} (?: \.[0-9]{1,3} ){3} ) \b",
-        r"| \b (?: hostname | username | user | domain | addr | clientaddr | password ) = (?<value> [^\s,]+ )",
+        r"| (?: ^ | [^0-9.v-] ) (?<ipv4> [0-9]{1,3} (?: \.[0-9]{1,3} ){3} ) (?-u:\b)",
+        r"| (?-u:\b) (?: hostname | username | user | domain | addr | clientaddr | password ) = (?<value> [^\x20\t\n\r,]+ )",
     ))
     .ok()
 });

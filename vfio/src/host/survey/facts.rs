@@ -165,7 +165,9 @@ impl Group {
         };
         for (number, group) in &mut groups {
             let own = folder.folder(&number.to_string());
-            let text = own.and_then(|own| own.text("reserved_regions")).unwrap_or_default();
+            let text = own
+                .and_then(|own| own.attribute("reserved_regions"))
+                .unwrap_or_default();
             group.reserved = text.lines().filter_map(region).collect();
         }
         groups
