@@ -55,7 +55,10 @@ pub enum WriteError {
         source: io::Error,
     },
     /// The kernel has not answered in time. The write goes on in a process that nothing can end.
-    #[error("writing `{text}` to {path} has not come back within {} s", limit.as_secs_f32())]
+    #[error(
+        "writing `{text}` to {path} has not come back within {} s: the kernel waits for whoever has the function open",
+        limit.as_secs_f32()
+    )]
     Stuck {
         /// The file.
         path: PathBuf,
