@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::facts::list;
-use super::{Facts, Finding, Requirement, Section, Vendor};
+use super::{Facts, Finding, Requirement, Section, Vendor, iommu};
 use crate::host::survey::{Function, short};
 use crate::host::{HostTree, KernelLog};
 
@@ -137,7 +137,9 @@ fn useless(facts: &Facts) -> Vec<Finding> {
             "take it off; iommu=pt beside it does mean something",
         );
     }
-    if facts.vendor() == Vendor::Amd && arguments.has("intel_iommu", "on") {
+    // A virtual machine may have Intel's IOMMU beside an AMD processor.
+    let intel_iommu = iommu::table(facts).flatten() == Some("DMAR");
+    if facts.vendor() == Vendor::Amd && !intel_iommu && arguments.has("intel_iommu", "on") {
         warn("intel_iommu=on does nothing on an AMD processor", "take it off");
     }
     if arguments.has("rd.driver.pre", "vfio_virqfd") && facts.at_least(6, 2) == Some(true) {

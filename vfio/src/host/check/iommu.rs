@@ -12,7 +12,7 @@ pub(super) const FIRMWARE: Requirement = Requirement {
 const TABLES: &str = "/sys/firmware/acpi/tables";
 
 /// The ACPI table by which the firmware tells of an IOMMU, if it does; `None` where the tables cannot be listed.
-fn table(facts: &Facts) -> Option<Option<&'static str>> {
+pub(super) fn table(facts: &Facts) -> Option<Option<&'static str>> {
     let names = facts.tree.list(TABLES).ok()?;
     Some(
         ["DMAR", "IVRS", "VIOT"]
