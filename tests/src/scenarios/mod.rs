@@ -1,6 +1,7 @@
 //! All the scenarios, a file a subject.
 
 mod boot_order;
+mod cases;
 mod console;
 mod contracts;
 mod direct;

@@ -1,20 +1,6 @@
 //! What is tried, what is said of it, and with which status.
 
-/// One try.
-#[derive(Debug)]
-pub struct Case {
-    pub name: &'static str,
-    /// Run in L1 with the functions of `cases.sh`; its status and output are the monitor's. It puts back what it changed.
-    pub script: &'static str,
-    pub status: i32,
-    /// Words of the output.
-    pub says: &'static [&'static str],
-}
-
-const DONE: i32 = 0;
-const CONFIGURATION: i32 = 2;
-const HOST: i32 = 3;
-const STOPPED: i32 = 5;
+use crate::scenarios::cases::{CONFIGURATION, Case, DONE, HOST, STOPPED};
 
 pub const CASES: &[Case] = &[
     Case {

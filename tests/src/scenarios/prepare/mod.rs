@@ -8,19 +8,22 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::cases::Folder;
 use super::gaming::evidence::functions_work;
 use super::monitor::{self, RUN_LIMIT, Run, copy_in};
 use super::refusals::halting;
-use crate::lab::{Hardware, LabHost, Output, Set, bdf};
+use crate::lab::{Hardware, LabHost, Set, bdf};
 use crate::scenario::{Failure, Scenario, Wish};
-use cases::{CASES, Case};
+use cases::CASES;
 
 pub use remapping::WithoutRemapping;
 
-const LIMIT: Duration = Duration::from_secs(150);
-/// The shell functions and files that the cases use; L1 has them in this folder.
-const FOLDER: &str = "/tmp/prepare";
-const SHELL: &str = include_str!("cases.sh");
+/// The shell functions and files that the cases use.
+const FOLDER: Folder = Folder {
+    path: "/tmp/prepare",
+    shell: include_str!("cases.sh"),
+    limit: Duration::from_secs(150),
+};
 /// The guest, started without firmware: it drives all three functions, plays a tone on each controller, and powers off.
 const KERNEL: &str = "/root/prepare.kernel";
 const INITRD: &str = "/root/prepare.initrd";
@@ -55,15 +58,15 @@ impl Scenario for Prepare {
     }
 
     fn run(&self, host: &mut LabHost, logs: &Path) -> Result<(), Failure> {
-        host.put(&format!("{FOLDER}/cases.sh"), SHELL.as_bytes())?;
-        host.put(&format!("{FOLDER}/halting.elf"), &halting::kernel())?;
-        host.check(&script("set_up"), LIMIT)?;
-        let before = host.check(&script("state"), LIMIT)?;
+        FOLDER.fill(host)?;
+        host.put(&format!("{}/halting.elf", FOLDER.path), &halting::kernel())?;
+        FOLDER.check(host, "set_up")?;
+        let before = FOLDER.check(host, "state")?;
         let mut transcript = before.clone();
         let mut wrong = Vec::new();
         for case in CASES {
             let start = Instant::now();
-            let output = host.exec(&script(case.script), LIMIT)?;
+            let output = FOLDER.exec(host, case.script)?;
             let took = start.elapsed().as_secs_f32();
             transcript += &format!(
                 "== {}: status {} after {took:.1} s\n{}{}",
@@ -71,12 +74,16 @@ impl Scenario for Prepare {
             );
             // Only for reading by people.
             let _ = fs::write(logs.join("prepare.log"), &transcript);
-            wrong.extend(fault(case, &output));
-            wrong.extend(remains(host, &before)?.map(|remains| format!("{}: left behind: {remains}", case.name)));
+            wrong.extend(case.fault(&output, &format!("{}{}", output.stdout, output.stderr)));
+            wrong.extend(
+                FOLDER
+                    .remains(host, &before)?
+                    .map(|remains| format!("{}: left behind: {remains}", case.name)),
+            );
         }
         Failure::unless(wrong.is_empty(), || wrong.join("\n"))?;
         guests(host, logs, &before)?;
-        host.check(&script("take_down"), LIMIT)?;
+        FOLDER.check(host, "take_down")?;
         Ok(())
     }
 }
@@ -95,50 +102,16 @@ fn disks() -> Vec<String> {
     arguments
 }
 
-fn script(command: &str) -> String {
-    format!("cd {FOLDER} && . ./cases.sh || exit 125\n{command}")
-}
-
-/// What was wrong with a case, if anything was.
-fn fault(case: &Case, output: &Output) -> Option<String> {
-    let Case { name, status, says, .. } = case;
-    let said = format!("{}{}", output.stdout, output.stderr);
-    if output.status != *status {
-        return Some(format!("{name}: status {}, not {status}: {said}", output.status));
-    }
-    let missing = says.iter().find(|words| !said.contains(**words))?;
-    Some(format!("{name}: `{missing}` is not in: {said}"))
-}
-
-/// What is different on the host from before. The kernel lets go of some things a moment after a process has ended.
-fn remains(host: &mut LabHost, before: &str) -> Result<Option<String>, Failure> {
-    let mut now = String::new();
-    for _ in 0..10 {
-        now = host.check(&script("state"), LIMIT)?;
-        if now == before {
-            return Ok(None);
-        }
-        host.check("sleep 0.3", LIMIT)?;
-    }
-    let gone = before.lines().filter(|line| !now.lines().any(|other| other == *line));
-    let new = now.lines().filter(|line| !before.lines().any(|other| other == *line));
-    let lines: Vec<String> = gone
-        .map(|line| format!("- {line}"))
-        .chain(new.map(|line| format!("+ {line}")))
-        .collect();
-    Ok(Some(lines.join("; ")))
-}
-
 /// A guest with functions bound beforehand, and one for which they are taken and given back, of which but one of the
 /// card's is named.
 fn guests(host: &mut LabHost, logs: &Path, before: &str) -> Result<(), Failure> {
     let files = monitor::files(Set::New)?;
     copy_in(host, &files.kernel, KERNEL)?;
     copy_in(host, &files.initramfs, INITRD)?;
-    host.check(&script("tenon bind $GPU $HDA $MINE"), LIMIT)?;
+    FOLDER.check(host, "tenon bind $GPU $HDA $MINE")?;
     let bound = guest("bound", &[bdf::GPU, bdf::HDMI, bdf::HDA]);
     finish(host, logs, &bound)?;
-    host.check(&script("tenon release --all"), LIMIT)?;
+    FOLDER.check(host, "tenon release --all")?;
     unchanged(host, before)?;
     let auto = guest("auto", &[bdf::GPU, bdf::HDA])
         .arg("--bind")
@@ -170,7 +143,7 @@ fn finish(host: &mut LabHost, logs: &Path, run: &Run) -> Result<String, Failure>
 }
 
 fn unchanged(host: &mut LabHost, before: &str) -> Result<(), Failure> {
-    match remains(host, before)? {
+    match FOLDER.remains(host, before)? {
         Some(remains) => Err(Failure::Wrong(format!("left behind by the guest: {remains}"))),
         None => Ok(()),
     }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::LIMIT;
 use crate::lab::{Hardware, LabHost};
 use crate::scenario::{Failure, Scenario, Wish};
+use crate::scenarios::monitor::SHORT;
 
 /// `tenon check` where interrupts are not remapped.
 #[derive(Debug)]
@@ -38,11 +38,11 @@ impl Scenario for WithoutRemapping {
     fn run(&self, host: &mut LabHost, _logs: &Path) -> Result<(), Failure> {
         let kernel = super::halting::kernel();
         host.put("/tmp/halting.elf", &kernel)?;
-        let checked = host.exec("tenon check --json", LIMIT)?;
+        let checked = host.exec("tenon check --json", SHORT)?;
         // Both are asked before anything is judged: what was seen of one explains the other.
         let run = "tenon run --memory 128M --serial none --kernel /tmp/halting.elf --device 0000:00:1b.0 --bind";
-        let ran = host.exec(run, LIMIT)?;
-        let after = host.exec("tenon check; driver_of 0000:00:1b.0; ls /run/tenon", LIMIT)?;
+        let ran = host.exec(run, SHORT)?;
+        let after = host.exec("tenon check; driver_of 0000:00:1b.0; ls /run/tenon", SHORT)?;
         let all = format!("{}\n{}\n{}\n{}", checked.stdout, ran.stderr, after.stdout, after.stderr);
         let answer: serde_json::Value = serde_json::from_str(&checked.stdout)
             .map_err(|error| Failure::Wrong(format!("the check's answer is no JSON: {error}\n{all}")))?;

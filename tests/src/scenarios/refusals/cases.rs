@@ -1,18 +1,6 @@
 //! The bad inputs, what is said of each, and with which status.
 
-/// One bad input.
-#[derive(Debug)]
-pub struct Case {
-    pub name: &'static str,
-    /// Run in L1 with the functions of `cases.sh`; its status and standard error are the monitor's. It puts back what it changed.
-    pub script: &'static str,
-    pub status: i32,
-    /// Words of the message: what is wrong, and the remedy.
-    pub says: &'static [&'static str],
-}
-
-const CONFIGURATION: i32 = 2;
-const HOST: i32 = 3;
+use crate::scenarios::cases::{CONFIGURATION, Case, HOST};
 
 pub const CASES: &[Case] = &[
     Case {

@@ -7,15 +7,17 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use super::cases::{Case, Folder};
 use crate::lab::{LabHost, Output};
 use crate::scenario::{Failure, Scenario};
-use cases::{CASES, Case};
+use cases::CASES;
 
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// The shell functions and files that the cases use; L1 has them in this folder.
-const FOLDER: &str = "/tmp/refusals";
-const SHELL: &str = include_str!("cases.sh");
+/// The shell functions and files that the cases use.
+const FOLDER: Folder = Folder {
+    path: "/tmp/refusals",
+    shell: include_str!("cases.sh"),
+    limit: Duration::from_secs(120),
+};
 
 /// A configuration without fault, tried after each refusal: it opens KVM, the groups and the disk again.
 const GOOD: &str = "tenon run --dry-run $GOOD";
@@ -38,70 +40,48 @@ impl Scenario for Refusals {
     }
 
     fn run(&self, host: &mut LabHost, logs: &Path) -> Result<(), Failure> {
-        host.put(&format!("{FOLDER}/cases.sh"), SHELL.as_bytes())?;
-        host.put(&format!("{FOLDER}/halting.elf"), &halting::kernel())?;
-        host.check(&script("set_up"), LIMIT)?;
+        FOLDER.fill(host)?;
+        host.put(&format!("{}/halting.elf", FOLDER.path), &halting::kernel())?;
+        FOLDER.check(host, "set_up")?;
         good(host)?;
         json(host)?;
-        let before = host.check(&script("state"), LIMIT)?;
+        let before = FOLDER.check(host, "state")?;
         let mut transcript = before.clone();
         let mut wrong = Vec::new();
         for case in CASES {
-            let output = host.exec(&script(case.script), LIMIT)?;
+            let output = FOLDER.exec(host, case.script)?;
             transcript += &format!("== {}: status {}\n{}", case.name, output.status, output.stderr);
             wrong.extend(fault(case, &output));
-            wrong.extend(remains(host, &before)?.map(|remains| format!("{}: left behind: {remains}", case.name)));
+            wrong.extend(
+                FOLDER
+                    .remains(host, &before)?
+                    .map(|remains| format!("{}: left behind: {remains}", case.name)),
+            );
             if let Err(failure) = good(host) {
                 wrong.push(format!("{}: after it, {failure}", case.name));
             }
         }
         // Only for reading by people.
         let _ = fs::write(logs.join("refusals.log"), transcript);
-        host.check(&script("take_down"), LIMIT)?;
+        FOLDER.check(host, "take_down")?;
         Failure::unless(wrong.is_empty(), || wrong.join("\n"))
     }
 }
 
-fn script(command: &str) -> String {
-    format!("cd {FOLDER} && . ./cases.sh || exit 125\n{command}")
-}
-
 /// What was wrong with a refusal, if anything was.
 fn fault(case: &Case, output: &Output) -> Option<String> {
-    let Case { name, status, says, .. } = case;
     let said = output.stderr.trim_end();
-    if output.status != *status {
-        return Some(format!("{name}: status {}, not {status}: {said}", output.status));
+    if let Some(fault) = case.fault(output, said) {
+        return Some(fault);
     }
-    if let Some(words) = says.iter().find(|words| !said.contains(**words)) {
-        return Some(format!("{name}: `{words}` is not in: {said}"));
-    }
+    let name = case.name;
     let tidy = said.starts_with("error: ") && output.stdout.is_empty() && said.lines().count() <= 3;
     (!tidy).then(|| format!("{name}: not one error and nothing else: {said}\n{}", output.stdout))
 }
 
-/// What is different on the host from before. The kernel lets go of some things a moment after a process has ended.
-fn remains(host: &mut LabHost, before: &str) -> Result<Option<String>, Failure> {
-    let mut now = String::new();
-    for _ in 0..10 {
-        now = host.check(&script("state"), LIMIT)?;
-        if now == before {
-            return Ok(None);
-        }
-        host.check("sleep 0.3", LIMIT)?;
-    }
-    let gone = before.lines().filter(|line| !now.lines().any(|other| other == *line));
-    let new = now.lines().filter(|line| !before.lines().any(|other| other == *line));
-    let lines: Vec<String> = gone
-        .map(|line| format!("- {line}"))
-        .chain(new.map(|line| format!("+ {line}")))
-        .collect();
-    Ok(Some(lines.join("; ")))
-}
-
 /// The good configuration is accepted and shown with all that is in it.
 fn good(host: &mut LabHost) -> Result<(), Failure> {
-    let shown = host.check(&script(GOOD), LIMIT)?;
+    let shown = FOLDER.check(host, GOOD)?;
     let wanted = [
         "memory     128 MiB",
         "/usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -120,7 +100,7 @@ fn good(host: &mut LabHost) -> Result<(), Failure> {
 
 /// The same as JSON.
 fn json(host: &mut LabHost) -> Result<(), Failure> {
-    let shown = host.check(&script(&format!("{GOOD} --json")), LIMIT)?;
+    let shown = FOLDER.check(host, &format!("{GOOD} --json"))?;
     let plan: serde_json::Value =
         serde_json::from_str(&shown).map_err(|error| Failure::Wrong(format!("--json is no JSON: {error}\n{shown}")))?;
     let hosts: Vec<&str> = (plan["devices"].as_array().into_iter().flatten())
