@@ -26,7 +26,7 @@ mod ioctl;
 mod map;
 mod request;
 mod reset;
-mod rom;
+pub mod rom;
 pub mod selection;
 
 pub use assignment::{AssignError, Assignment, OpenFunction, Placement};

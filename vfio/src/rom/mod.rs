@@ -1,5 +1,7 @@
 //! The expansion ROM: firmware runs the image in it to light up an adapter.
 
+pub mod image;
+
 use std::io;
 use std::sync::{Arc, OnceLock};
 
@@ -9,11 +11,7 @@ use vfio_bindings::bindings::vfio::VFIO_PCI_ROM_REGION_INDEX;
 use crate::bar::PAGE;
 use crate::host::Bdf;
 use crate::io::DeviceIo;
-
-/// Largest ROM BAR (§7.5.1.2.4 of the PCI Express Base Specification 6.0: 16 MiB).
-const LARGEST: u64 = 16 << 20;
-/// What a ROM image begins with (PCI Firmware Specification 3.3 §5.1.1).
-const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+use image::{LARGEST, RomError};
 
 /// Where the guest's expansion ROM comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,14 +87,14 @@ impl Rom {
         let len = io.region(VFIO_PCI_ROM_REGION_INDEX).size.min(self.size);
         let mut image = vec![0xff; usize::try_from(len).map_err(io::Error::other)?];
         io.read(VFIO_PCI_ROM_REGION_INDEX, 0, &mut image)?;
-        if !image.starts_with(&SIGNATURE) {
-            // A boot VGA device's copy at 0xC0000 that POST has altered, or a device asleep.
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it does not begin with 55 AA",
-            ));
+        // A boot VGA device's copy at 0xC0000 that POST has altered, or a device asleep, does not begin as a ROM does. What
+        // is wrong further on is left to the firmware, which knows more kinds than are written down.
+        match image::images(&image) {
+            Err(error @ (RomError::Empty | RomError::NoSignature { .. })) => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+            _ => Ok(image),
         }
-        Ok(image)
     }
 
     fn store(&self, bdf: Bdf, image: &[u8]) -> Option<Arc<HostMapping>> {
