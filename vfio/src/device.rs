@@ -268,7 +268,7 @@ impl Inner {
         interrupts.sync(config);
         let after = self.decoded(&state);
         if let (Some(_), Some(rom)) = (after.rom, &self.rom) {
-            rom.load(self.io.as_ref(), self.bdf);
+            rom.load(self.io.as_ref(), self.bdf, (self.layout.vendor, self.layout.device));
         }
         if before == after {
             Effect::None

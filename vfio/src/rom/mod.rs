@@ -67,9 +67,16 @@ impl Rom {
     }
 
     /// Reads the ROM if that has not been done. Memory decode must be on: the kernel refuses reads of ROM without it.
-    pub(crate) fn load(&self, io: &dyn DeviceIo, bdf: Bdf) {
+    /// `id` is the device's vendor and device ID: images for a sibling of it are made its own.
+    pub(crate) fn load(&self, io: &dyn DeviceIo, bdf: Bdf, id: (u16, u16)) {
         self.content.get_or_init(|| match self.read(io) {
-            Ok(image) => self.store(bdf, &image),
+            Ok(mut bytes) => {
+                let changed = image::adapt(&mut bytes, id.0, id.1);
+                if changed > 0 {
+                    tracing::info!("{bdf}: {changed} images of its ROM are for another device of its maker; the guest finds its own ID in them");
+                }
+                self.store(bdf, &bytes)
+            }
             Err(error) => {
                 tracing::warn!(
                     "{bdf}: its ROM cannot be read ({error}), so the guest finds none; if the adapter stays dark in the \
