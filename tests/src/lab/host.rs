@@ -17,11 +17,12 @@ use super::product::Product;
 use super::qmp::{Qmp, QmpError};
 use super::scratch::Scratch;
 use super::store::{Set, Store, StoreError};
+use super::watch;
 
 /// How long L1 may take to boot. It takes 10 to 15 s on a quiet machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
-/// What QEMU says when it dies of its own known fault.
+/// What QEMU says when it dies of its own known fault; for another that it does not die of there is [`watch`].
 const KNOWN_FAULT: &str = "bql_locked";
 
 static BOOTS_RETRIED: AtomicU32 = AtomicU32::new(0);
@@ -406,6 +407,11 @@ impl Starting {
         let qmp = self.connect(&sockets.join("qmp"))?;
         let channel = Channel::new(self.connect(&sockets.join("lab"))?)?;
         let qmp = Qmp::new(qmp, sockets)?;
+        watch::watch(
+            self.connect(&sockets.join("watch"))?,
+            sockets,
+            self.logs.join("qemu.log"),
+        );
         let end = Instant::now() + BOOT_LIMIT;
         loop {
             match channel.hello(Duration::from_millis(500)) {
@@ -450,7 +456,7 @@ fn dead(child: &mut Child, logs: &Path) -> Option<HostError> {
     for _ in 0..50 {
         if let Ok(Some(status)) = child.try_wait() {
             let said = text(&logs.join("qemu.log"));
-            let known = said.contains(KNOWN_FAULT);
+            let known = [KNOWN_FAULT, watch::STOPPED].iter().any(|words| said.contains(words));
             let said = command::tail(&said, 10);
             return Some(HostError::Dead {
                 status,

@@ -159,6 +159,8 @@ fn plumbing(places: Places<'_>) -> Vec<OsString> {
         text("virtconsole,bus=ports.0,chardev=tty"),
         text("-qmp"),
         with_path("unix:", &places.sockets.join("qmp"), ",server=on,wait=off"),
+        text("-qmp"),
+        with_path("unix:", &places.sockets.join("watch"), ",server=on,wait=off"),
         text("-fsdev"),
         with_path("local,id=out,security_model=none,path=", places.out, ""),
         text("-device"),

@@ -10,6 +10,7 @@ pub mod product;
 pub mod qmp;
 mod scratch;
 pub mod store;
+mod watch;
 pub mod wire;
 
 pub use channel::{ChannelError, Event, Job, Output};

@@ -62,6 +62,9 @@ impl Worker<'_> {
             })) = &result
             {
                 host::count_retry(dead);
+                self.keep_host_logs(&logs);
+                // A dead host is still as wished; the attempt must not take it for a live one.
+                self.current = None;
                 result = self.attempt(scenario, &logs);
             }
             if result.is_err() {
