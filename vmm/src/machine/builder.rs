@@ -27,6 +27,7 @@ use super::layout::{CHIPSET, FIRST_DISK, HOST_BRIDGE, LPC};
 use super::plan::{BootPlan, DevicePlan, Plan, make_vars_directory, vars_options};
 use super::power_on::PowerOn;
 use super::ram::GuestRam;
+use super::romfile;
 use super::tables::Description;
 use super::vcpus::Vcpus;
 use crate::boot::DirectKernel;
@@ -286,13 +287,7 @@ fn placements(plan: &DevicePlan, wanted: &[crate::config::Device]) -> Result<Vec
     functions
         .map(|(function, place)| {
             let rom = match roms.get(&function.host.bdf) {
-                Some(path) => {
-                    let read = |source| Error::Output {
-                        path: (*path).clone(),
-                        source,
-                    };
-                    RomSource::File(std::fs::read(path).map_err(read)?)
-                }
+                Some(path) => RomSource::File(romfile::read(path)?.0),
                 None => RomSource::Device,
             };
             // Behind a bridge pin n of device d reaches the port's pin (n + d) mod 4 (PCIe 6.0 §2.2.8.1); d is 0 here.

@@ -16,6 +16,7 @@ use vfio::host::{LimitError, SysfsError};
 use vfio::{AssignError, DmaError, SelectionError};
 
 use super::ram::RamError;
+use super::romfile::RomFileError;
 use crate::boot;
 use crate::exit::{ExitStatus, Failure};
 use crate::kvm::host::HostError;
@@ -39,6 +40,8 @@ pub enum Error {
     VarsDirectory { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Kernel(#[from] boot::Error),
+    #[error(transparent)]
+    RomFile(#[from] RomFileError),
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
@@ -92,6 +95,7 @@ impl Failure for Error {
         match self {
             Error::Firmware(_)
             | Error::Kernel(_)
+            | Error::RomFile(_)
             | Error::TooMany { .. }
             | Error::PhysBits { .. }
             | Error::Window(_)

@@ -16,6 +16,7 @@ mod power_button;
 pub mod power_on;
 pub mod problems;
 pub mod ram;
+mod romfile;
 mod runner;
 mod sources;
 pub mod summary;

@@ -17,6 +17,7 @@ use vfio::{Assignment, Bdf, MemoryLock, Selection, Sysfs};
 use super::error::{Error, system};
 use super::layout::DISKS;
 use super::places::{Candidate, Place, places};
+use super::romfile;
 use crate::boot::DirectKernel;
 use crate::config::{Boot, Disk, FirmwareChoice, RunConfig};
 use crate::kvm::host::{self, refused};
@@ -93,6 +94,7 @@ impl Plan {
         // Files before the host: a misspelt path is reported on any machine.
         let boot = boot_plan(&config.boot)?;
         let disks = open_disks(&config)?;
+        romfile::check(&config.devices)?;
         let selection = select(&config)?;
         let kvm = host::open()?;
         let vm = host::create_vm(&kvm, e820::KVM_IDENTITY_MAP, e820::KVM_TSS)?;

@@ -1,6 +1,8 @@
 //! All that stands in the way of a machine on this host, not only the first of it.
 
+use super::error::Error;
 use super::plan::{self, Plan};
+use super::romfile;
 use crate::config::{BindMode, Config, ConfigError, RunConfig};
 use crate::exit::Failure;
 
@@ -38,6 +40,9 @@ pub fn find(config: Config, whole: bool) -> Vec<Problem> {
         if let Err(error) = plan::open_disk(index, disk) {
             found.push(Problem::new("Disk", error));
         }
+    }
+    if let Err(error) = romfile::check(&config.devices) {
+        found.push(Problem::new("ROM", Error::from(error)));
     }
     if found.is_empty() && whole {
         // Functions that the run takes first cannot be opened yet.
