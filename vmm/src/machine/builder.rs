@@ -1,6 +1,5 @@
 //! From a plan to a machine that is ready to run.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -27,7 +26,6 @@ use super::layout::{CHIPSET, FIRST_DISK, HOST_BRIDGE, LPC};
 use super::plan::{BootPlan, DevicePlan, Plan, make_vars_directory, vars_options};
 use super::power_on::PowerOn;
 use super::ram::GuestRam;
-use super::romfile;
 use super::tables::Description;
 use super::vcpus::Vcpus;
 use crate::boot::DirectKernel;
@@ -73,7 +71,7 @@ pub fn build(plan: Plan) -> Result<Machine, Error> {
     let mut slots = Populated::new(&board)?;
     slots.add_disks(&plan, &ram, fabric.as_ref())?;
     let (devices, dma) = match plan.devices {
-        Some(devices) => slots.add_devices(devices, &plan.config.devices, &ram, &fabric)?,
+        Some(devices) => slots.add_devices(devices, &ram, &fabric)?,
         None => (Vec::new(), None),
     };
     let Populated { topology, ports } = slots;
@@ -214,13 +212,12 @@ impl Populated {
     /// what the host's driver left in it finds either its old memory gone or itself reset, never the guest half built.
     fn add_devices(
         &mut self,
-        plan: DevicePlan,
-        wanted: &[crate::config::Device],
+        mut plan: DevicePlan,
         ram: &GuestRam,
         fabric: &Arc<dyn InterruptFabric>,
     ) -> Result<(Vec<Arc<VfioPciDevice>>, Option<GuestDma>), Error> {
         let io_ports = ports_with_io_bars(&plan);
-        let placements = placements(&plan, wanted)?;
+        let placements = placements(&mut plan);
         let regions: Vec<_> = ram
             .ranges
             .iter()
@@ -278,26 +275,19 @@ fn ports_with_io_bars(plan: &DevicePlan) -> Vec<u8> {
         .collect()
 }
 
-fn placements(plan: &DevicePlan, wanted: &[crate::config::Device]) -> Result<Vec<Placement>, Error> {
-    let roms: BTreeMap<_, _> = wanted
-        .iter()
-        .filter_map(|device| Some((device.address, device.romfile.as_ref()?)))
-        .collect();
+fn placements(plan: &mut DevicePlan) -> Vec<Placement> {
     let functions = plan.assignment.functions().iter().zip(&plan.places);
     functions
         .map(|(function, place)| {
-            let rom = match roms.get(&function.host.bdf) {
-                Some(path) => RomSource::File(romfile::read(path)?.0),
-                None => RomSource::Device,
-            };
+            let rom = plan.roms.remove(&function.host.bdf);
             // Behind a bridge pin n of device d reaches the port's pin (n + d) mod 4 (PCIe 6.0 §2.2.8.1); d is 0 here.
             let pin = function.layout.interrupt_pin.checked_sub(1);
-            Ok(Placement {
+            Placement {
                 devfn: place.function,
                 multifunction: place.multifunction,
                 intx_gsi: pin.map(|pin| intx_gsi(place.port, pin)),
-                rom,
-            })
+                rom: rom.map_or(RomSource::Device, RomSource::File),
+            }
         })
         .collect()
 }

@@ -1,5 +1,6 @@
 //! What is going to be built: everything checked against the host before anything is made or changed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ pub struct DevicePlan {
     pub places: Vec<Place>,
     /// The limit on locked memory, which guest RAM must keep.
     pub lock: MemoryLock,
+    /// The ROM files that stand in for the functions' own.
+    pub roms: BTreeMap<Bdf, Vec<u8>>,
 }
 
 impl fmt::Debug for DevicePlan {
@@ -94,14 +97,14 @@ impl Plan {
         // Files before the host: a misspelt path is reported on any machine.
         let boot = boot_plan(&config.boot)?;
         let disks = open_disks(&config)?;
-        romfile::check(&config.devices)?;
+        let roms = romfile::read_all(&config.devices)?;
         let selection = select(&config)?;
         let kvm = host::open()?;
         let vm = host::create_vm(&kvm, e820::KVM_IDENTITY_MAP, e820::KVM_TSS)?;
         let cpuid = supported_cpuid(&kvm)?;
         let devices = selection
             .as_ref()
-            .map(|selection| device_plan(selection, &vm, config.memory))
+            .map(|selection| device_plan(selection, &vm, config.memory, roms))
             .transpose()?;
         let has_display = selection.is_some_and(|selection| selection.has_display());
         let phys_bits = address_bits(config.phys_bits, &cpuid, devices.as_ref())?;
@@ -197,7 +200,12 @@ fn select(config: &RunConfig) -> Result<Option<Selection>, Error> {
     Ok(Some(Selection::new(&Sysfs::host(), &named)?))
 }
 
-fn device_plan(selection: &Selection, vm: &VmFd, memory: u64) -> Result<DevicePlan, Error> {
+fn device_plan(
+    selection: &Selection,
+    vm: &VmFd,
+    memory: u64,
+    roms: BTreeMap<Bdf, Vec<u8>>,
+) -> Result<DevicePlan, Error> {
     let lock = MemoryLock::of_this_process()?;
     // Before anything is opened: the remedy is the same for every device.
     lock.check(memory)?;
@@ -220,6 +228,7 @@ fn device_plan(selection: &Selection, vm: &VmFd, memory: u64) -> Result<DevicePl
         places: places(&candidates)?,
         assignment,
         lock,
+        roms,
     })
 }
 
@@ -275,7 +284,7 @@ fn address_bits(wanted: Option<u8>, cpuid: &[kvm_cpuid_entry2], devices: Option<
 /// Sizes of the BARs that want the 64-bit window, by root port.
 fn wide_bars(devices: Option<&DevicePlan>) -> Vec<Vec<u64>> {
     let Some(devices) = devices else { return Vec::new() };
-    let mut ports = std::collections::BTreeMap::<u8, Vec<u64>>::new();
+    let mut ports = BTreeMap::<u8, Vec<u64>>::new();
     for (function, place) in devices.assignment.functions().iter().zip(&devices.places) {
         ports.entry(place.port).or_default().extend(function.wide_bars());
     }

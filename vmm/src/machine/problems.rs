@@ -41,7 +41,7 @@ pub fn find(config: Config, whole: bool) -> Vec<Problem> {
             found.push(Problem::new("Disk", error));
         }
     }
-    if let Err(error) = romfile::check(&config.devices) {
+    if let Err(error) = romfile::read_all(&config.devices) {
         found.push(Problem::new("ROM", Error::from(error)));
     }
     if found.is_empty() && whole {

@@ -1,9 +1,11 @@
 //! The ROM files that a user gives for devices, looked through before the guest's firmware meets them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use vfio::Bdf;
 use vfio::rom::image::{self, Image, LARGEST, RomError};
 
 use crate::config::Device;
@@ -29,11 +31,12 @@ pub enum RomFileError {
     },
 }
 
-/// Looks at each device's file, so that a bad one is told before anything is opened.
-pub(super) fn check(devices: &[Device]) -> Result<(), RomFileError> {
+/// Reads each device's file and looks through it, so that a bad one is told before anything is opened.
+pub(super) fn read_all(devices: &[Device]) -> Result<BTreeMap<Bdf, Vec<u8>>, RomFileError> {
+    let mut roms = BTreeMap::new();
     for device in devices {
         let Some(path) = &device.romfile else { continue };
-        let (_, images) = read(path)?;
+        let (bytes, images) = read(path)?;
         if !images.iter().any(Image::is_efi_x64) {
             let kinds: Vec<String> = images.iter().map(|image| image.code.to_string()).collect();
             tracing::warn!(
@@ -43,12 +46,13 @@ pub(super) fn check(devices: &[Device]) -> Result<(), RomFileError> {
                 kinds.join(", ")
             );
         }
+        roms.insert(device.address, bytes);
     }
-    Ok(())
+    Ok(roms)
 }
 
 /// The content of a ROM file and the images in it.
-pub(super) fn read(path: &Path) -> Result<(Vec<u8>, Vec<Image>), RomFileError> {
+fn read(path: &Path) -> Result<(Vec<u8>, Vec<Image>), RomFileError> {
     let failed = |source| RomFileError::Read {
         path: path.to_owned(),
         source,
@@ -83,11 +87,11 @@ mod tests {
         bytes
     }
 
-    fn given(content: &[u8]) -> Result<(), RomFileError> {
+    fn given(content: &[u8]) -> Result<BTreeMap<Bdf, Vec<u8>>, RomFileError> {
         let dir = TempDir::new().unwrap();
         let path = dir.as_path().join("gpu.rom");
         std::fs::write(&path, content).unwrap();
-        check(&[Device {
+        read_all(&[Device {
             address: "01:00.0".parse().unwrap(),
             romfile: Some(path),
         }])
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_rom_is_taken_and_anything_else_is_named() {
-        given(&rom()).unwrap();
+        assert_eq!(given(&rom()).unwrap(), [("01:00.0".parse().unwrap(), rom())].into());
         for (content, words) in [
             (&b"PK\x03\x04 a zip file"[..], "begins with 50 4b"),
             (b"", "empty"),
