@@ -15,6 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::error::root_hint;
 use super::journal::{Journal, JournalError};
 use crate::container::OpenError;
 use crate::group;
@@ -45,7 +46,7 @@ pub trait Effects: Debug {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The kernel refused.
-    #[error("writing `{text}` to {path}: {source}{}", permission_hint(source))]
+    #[error("writing `{text}` to {path}: {source}{}", root_hint(source))]
     Refused {
         /// The file.
         path: PathBuf,
@@ -77,13 +78,6 @@ pub enum WriteError {
         /// Why.
         source: io::Error,
     },
-}
-
-fn permission_hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => "; run it as root",
-        _ => "",
-    }
 }
 
 /// A module that was not loaded.

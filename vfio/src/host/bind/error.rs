@@ -1,5 +1,6 @@
 //! Why functions were not taken or not given back.
 
+use std::io;
 use std::time::Duration;
 
 use super::effects::{LoadError, WriteError};
@@ -138,4 +139,12 @@ fn outcome(undone: &[Bdf], left: &[(Bdf, StepError)]) -> String {
         text += &format!("\nnot undone: {bdf}: {error}");
     }
     text
+}
+
+/// The remedy for a file of the host that only root may write.
+pub(super) fn root_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "; run it as root",
+        _ => "",
+    }
 }

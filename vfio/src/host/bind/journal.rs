@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::error::root_hint;
 use crate::host::{Bdf, HostTree};
 
 /// Where the journal is kept when nothing else is said.
@@ -70,13 +71,6 @@ pub enum JournalError {
         /// How long was waited.
         limit: Duration,
     },
-}
-
-fn root_hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => "; run it as root",
-        _ => "",
-    }
 }
 
 fn holder(pid: Option<u32>) -> String {

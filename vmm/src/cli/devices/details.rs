@@ -1,5 +1,6 @@
 //! All about one function.
 
+use vfio::host::limits::Size;
 use vfio::host::survey::{Function, Reason, Reset, Survey, Verdict, short, short_list};
 use vfio::host::{HostTree, Interrupts, Link, Resource};
 
@@ -150,7 +151,7 @@ fn hardware(page: &mut Page, tree: &HostTree, survey: &Survey, function: &Functi
         .filter(|(_, resource)| resource.size > 0)
     {
         match number {
-            ROM => item(page, "ROM", &size(resource.size)),
+            ROM => item(page, "ROM", &Size(resource.size).to_string()),
             _ => item(page, &format!("BAR {number}"), &bar(resource)),
         }
     }
@@ -183,7 +184,7 @@ fn reset(survey: &Survey, function: &Function) -> String {
 }
 
 fn bar(resource: &Resource) -> String {
-    let size = size(resource.size);
+    let size = Size(resource.size);
     if resource.is_io() {
         return format!("{size} of ports");
     }
@@ -199,16 +200,6 @@ fn bar(resource: &Resource) -> String {
         ""
     };
     format!("{size}, {wide}{prefetch}{missing}")
-}
-
-fn size(bytes: u64) -> String {
-    [(30, "GiB"), (20, "MiB"), (10, "KiB")]
-        .iter()
-        .find(|(shift, _)| bytes >= 1 << shift)
-        .map_or_else(
-            || format!("{bytes} bytes"),
-            |(shift, unit)| format!("{} {unit}", bytes >> shift),
-        )
 }
 
 fn train(link: &Link) -> String {
