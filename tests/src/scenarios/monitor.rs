@@ -33,10 +33,8 @@ use crate::see::{Image, Scene};
 pub const RUN_LIMIT: Duration = Duration::from_secs(900);
 /// Wall time for a short command in the lab host.
 pub const SHORT: Duration = Duration::from_secs(120);
-/// What each guest in the lab host needs. QEMU's processor (`helper_vmrun` of target/i386/tcg, seen in 7.2 and 10.0) keeps
-/// an interrupt that a hypervisor injected as the pending exception until the guest leaves to the hypervisor, and delivers
-/// it once more, whatever RFLAGS.IF says, when its own instruction count runs out before: the guest's kernel then waits for
-/// a lock it holds. Without KVM's paravirtual EOI each interrupt's handler leaves to the hypervisor at once.
+/// What each guest in the lab host needs: without KVM's paravirtual EOI each interrupt's handler leaves to the hypervisor at
+/// once, which keeps the window short for the fault of QEMU's that `crate::lab::watch` tells of.
 pub const NO_PV_EOI: &str = "--cpu-features -kvm-pv-eoi";
 /// Between two looks at the screen or the logs.
 const LOOK: Duration = Duration::from_millis(60);
